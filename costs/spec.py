@@ -1,0 +1,315 @@
+"""What a cost is a function of, what a cost model is, and how costs of layers add up.
+
+Shapes: every count and every bit-width is a number or a 0-d tensor, or a tensor that broadcasts
+over a grid of candidates: `X` candidate bit-widths of the input activations lie along `(X, 1)`, `W`
+candidate bit-widths of the weights along `(1, W)`, so that a cost is `(X, W)`, one value per pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
+
+import torch
+from torch import Tensor
+
+Scalar: TypeAlias = float | Tensor
+Op: TypeAlias = Literal["conv", "linear", "affine", "add", "pool", "other"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayerSpec:
+    """One call of one layer, as hardware sees it.
+
+    Counts are fractional and differentiable during a search, whole after it. Numbers are checked at
+    construction; tensors are not, since looking at one would stall the device that computes it.
+
+    Attributes:
+        name: Name of the module in its net.
+        op: The formula that holds. "affine" is a scale per channel, with a shift if `bias`, that
+            stands alone (a norm that folds into no layer, a PReLU): `cin` equals `cout`. "add" and
+            "pool" hold no weights. "other" is a module with parameters that no formula covers:
+            `cout` is their number, counted as storage only.
+        cin: Live input channels.
+        cout: Live output channels.
+        kernel: Live taps per axis; empty for a linear layer.
+        out: Output positions per axis; `(T,)` for a linear layer on `(B, T, C)`.
+        stride: Steps per axis; empty for a linear layer.
+        groups: Channel groups of a convolution.
+        depthwise: Whether each output channel sees one input channel.
+        bias: Whether each output channel has a bias.
+        w_bits: Bit-width of the weights [bit].
+        x_bits: Bit-width of the input activations [bit].
+        y_bits: Bit-width of the output activations [bit].
+        repeat: 0 for the first call of this module in a forward pass, then 1, 2 and so on.
+
+    Raises:
+        ValueError: If `op` is unknown, a number is negative, or `groups` is 0 in a layer that
+            divides by it.
+
+    Example:
+        >>> conv = LayerSpec(name="stem", op="conv", cin=3, cout=16, kernel=(3, 3), out=(32, 32))
+        >>> conv.num_weights, conv.num_biases, conv.positions
+        (432.0, 16, 1024)
+    """
+
+    name: str
+    op: Op
+    cin: Scalar
+    cout: Scalar
+    kernel: tuple[Scalar, ...] = ()
+    out: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    groups: Scalar = 1
+    depthwise: bool = False
+    bias: bool = True
+    w_bits: Scalar = 32
+    x_bits: Scalar = 32
+    y_bits: Scalar = 32
+    repeat: int = 0
+
+    def __post_init__(self) -> None:
+        if self.op not in get_args(Op):
+            raise ValueError(
+                f"`op` must be among {get_args(Op)}, but got {self.op!r} in layer {self.name!r}; "
+                'use "other" for a module that no formula covers.'
+            )
+        for field in ("cin", "cout", "groups", "w_bits", "x_bits", "y_bits", "repeat"):
+            self._check(field, getattr(self, field))
+        for field in ("kernel", "out", "stride"):
+            for value in getattr(self, field):
+                self._check(field, value)
+        if not isinstance(self.groups, Tensor) and self.groups == 0 and not self.depthwise:
+            raise ValueError(
+                f"`groups` must be above 0, but got groups={self.groups} in layer {self.name!r}; "
+                "set `depthwise=True` if each output channel sees one input channel."
+            )
+
+    def _check(self, field: str, value: Scalar) -> None:
+        if not isinstance(value, Tensor) and not value >= 0:
+            raise ValueError(
+                f"`{field}` must not be negative, but got {field}={getattr(self, field)} in layer "
+                f"{self.name!r}; pass a count, or leave `{field}` out for its default."
+            )
+
+    @property
+    def fan_in(self) -> Scalar:
+        """Input channels that each output channel sees."""
+        if self.depthwise or self.op in ("affine", "other"):
+            return 1
+        return self.cin / self.groups
+
+    @property
+    def taps(self) -> Scalar:
+        """Taps of the whole kernel; 1 for a layer without one."""
+        product: Scalar = 1
+        for taps in self.kernel:
+            product = product * taps
+        return product
+
+    @property
+    def positions(self) -> int:
+        """Output positions over all axes; 1 for a layer without axes."""
+        return math.prod(self.out)
+
+    @property
+    def num_weights(self) -> Scalar:
+        """Stored weights: scales of an "affine", all parameters of an "other", else of the kernel.
+
+        A bias is not a weight.
+        """
+        if self.op in ("add", "pool"):
+            return 0
+        return self.cout * self.fan_in * self.taps
+
+    @property
+    def num_biases(self) -> Scalar:
+        """Stored biases, or shifts of an "affine": one for each output channel, or none."""
+        return self.cout if self.bias and self.op in ("conv", "linear", "affine") else 0
+
+
+@runtime_checkable
+class CostModel(Protocol):
+    """What a layer costs. `once` is true of storage, counted for a module's first call only."""
+
+    @property
+    def name(self) -> str:
+        """What results are filed under."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """The unit of the value, in the singular: "byte", "cycle"."""
+        ...
+
+    @property
+    def once(self) -> bool:
+        """Whether a module that is called twice costs as much as one called once."""
+        ...
+
+    def __call__(self, layer: LayerSpec, /) -> Scalar:
+        """The cost of one call, or `(X, W)` costs if the bit-widths of `layer` form a grid."""
+        ...
+
+    def combine(self, costs: Tensor, probability: Tensor) -> Tensor:
+        """One 0-d cost out of the costs of all candidates and the share of each."""
+        ...
+
+
+LayerFunction: TypeAlias = Callable[[LayerSpec], Scalar]
+Combine: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+def expected(costs: Tensor, probability: Tensor) -> Tensor:
+    """The expectation of a cost: the sum of `costs * probability`.
+
+    Args:
+        costs: `(X, W)`, or any shape that broadcasts to that of `probability`.
+        probability: `(X, W)`, the share of each candidate.
+
+    Returns:
+        A 0-d tensor, in the unit of `costs`.
+
+    Example:
+        >>> expected(torch.tensor([2.0, 8.0]), torch.tensor([0.5, 0.5])).item()
+        5.0
+    """
+    return (costs * probability).sum()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Formula:
+    """A function of a layer with its unit: the cost model that `cost` makes.
+
+    It stands in for the function it was made from under the same name, so it is pickled by that
+    name, as functions are, and a copy of it is itself.
+    """
+
+    function: LayerFunction
+    unit: str
+    once: bool
+    combination: Combine
+
+    def __post_init__(self) -> None:
+        if not self.unit.strip():
+            raise ValueError(
+                f"`unit` must not be empty, but got unit={self.unit!r} for {self.name!r}; "
+                'name what the cost counts in the singular, such as "cycle".'
+            )
+        for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+            object.__setattr__(self, attribute, getattr(self.function, attribute))
+        object.__setattr__(self, "__wrapped__", self.function)
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return self.function.__name__
+
+    def __call__(self, layer: LayerSpec, /) -> Scalar:
+        """The cost of one call of `layer`, in `unit`."""
+        return self.function(layer)
+
+    def combine(self, costs: Tensor, probability: Tensor) -> Tensor:
+        """One 0-d cost out of `(X, W)` costs and the share of each."""
+        return self.combination(costs, probability)
+
+    def __reduce__(self) -> str:
+        # A bare string tells pickle to store `__module__` and this name; `copy` returns `self`.
+        return self.function.__qualname__
+
+    def __repr__(self) -> str:
+        return f"<cost model {self.name} [{self.unit}]>"
+
+
+def cost(
+    *, unit: str, once: bool = False, combine: Combine = expected
+) -> Callable[[LayerFunction], Formula]:
+    """Makes a cost model of the function below it; the model takes the function's name.
+
+    Args:
+        unit: Unit of the value, in the singular.
+        once: Whether the cost is storage, counted for the first call of a module only.
+        combine: How the costs of candidates become one; the expectation unless candidates run side
+            by side.
+
+    Returns:
+        A decorator. A decorated function at the top level of a module can be pickled.
+
+    Raises:
+        ValueError: If `unit` is empty.
+
+    Example:
+        >>> @cost(unit="weight", once=True)
+        ... def dense_weights(layer):
+        ...     return layer.cin * layer.cout
+        >>> dense_weights.name, dense_weights(LayerSpec(name="fc", op="linear", cin=4, cout=2))
+        ('dense_weights', 8)
+    """
+
+    def decorate(function: LayerFunction) -> Formula:
+        return Formula(function=function, unit=unit, once=once, combination=combine)
+
+    return decorate
+
+
+def total(model: CostModel, layers: Iterable[tuple[LayerSpec, Tensor]]) -> Tensor:
+    """The cost of a net: the combined costs of its calls, added up.
+
+    Args:
+        model: The cost model. If it counts `once`, repeated calls of a module are left out.
+        layers: Each call with the share of its candidates: `(X, W)`, or 0-d where there is nothing
+            to choose.
+
+    Returns:
+        A 0-d floating tensor in the unit of `model`, differentiable with respect to the counts and
+        to the shares. Costs that are plain numbers become float64, so that whole counts stay exact.
+
+    Raises:
+        ValueError: If a cost spans more candidates than its probability, or if `model` combines
+            candidates to anything but one number.
+
+    Example:
+        >>> @cost(unit="channel")
+        ... def channels(layer):
+        ...     return layer.cout
+        >>> fc = LayerSpec(name="fc", op="linear", cin=4, cout=2)
+        >>> total(channels, [(fc, torch.tensor(1.0)), (fc, torch.tensor(0.5))]).item()
+        3.0
+    """
+    terms = [
+        _combined(model, layer, probability)
+        for layer, probability in layers
+        if not (model.once and layer.repeat > 0)
+    ]
+    return sum(terms[1:], start=terms[0]) if terms else torch.zeros((), dtype=torch.float64)
+
+
+def _fits(costs: Tensor, probability: Tensor) -> bool:
+    """Whether `costs` broadcasts to `probability` without making it larger."""
+    if costs.numel() == 1:
+        return True
+    axes = zip(reversed(costs.shape), reversed(probability.shape), strict=False)
+    return costs.ndim <= probability.ndim and all(size in (1, most) for size, most in axes)
+
+
+def _combined(model: CostModel, layer: LayerSpec, probability: Tensor) -> Tensor:
+    value = model(layer)
+    if not isinstance(value, Tensor):
+        value = torch.tensor(value, dtype=torch.float64, device=probability.device)
+    elif not value.is_floating_point():
+        value = value.double()
+    if not _fits(value, probability):
+        raise ValueError(
+            f"`probability` must have one entry per candidate, but got {tuple(probability.shape)=} "
+            f"for {tuple(value.shape)} costs of {model.name!r} in layer {layer.name!r}; pass the "
+            "share of every pair of bit-widths."
+        )
+    term = model.combine(value, probability)
+    if term.shape != ():
+        raise ValueError(
+            f"`combine` must return one number, but got {tuple(term.shape)=} of {model.name!r} in "
+            f"layer {layer.name!r}; sum over the candidates."
+        )
+    return term

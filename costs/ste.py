@@ -1,0 +1,139 @@
+"""Straight-through estimators: the value of a step function with the slope of a line.
+
+The forward value is exactly the hard one, never a rounding error away from it, because the second
+term of `hard + (soft - soft)` is zero. The backward pass sees only `soft`. Numbers that are not
+tensors have no slope and come back as floats.
+
+References:
+    Bengio, Leonard, Courville, "Estimating or Propagating Gradients Through Stochastic Neurons for
+    Conditional Computation", arXiv 1308.3432, section 3 (the straight-through estimator).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+# A tensor gives a tensor and a float gives a float; the third form is a number not yet known.
+S = TypeVar("S", float, Tensor, float | Tensor)
+
+
+def _straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    return hard.detach() + (soft - soft.detach())
+
+
+def round_(x: S) -> S:
+    """The nearest whole number, halves to the even one; slope 1.
+
+    Args:
+        x: Any shape.
+
+    Returns:
+        The shape of `x`.
+
+    Example:
+        >>> round_(2.5), round_(3.5)
+        (2.0, 4.0)
+    """
+    if isinstance(x, Tensor):
+        return _straight_through(torch.round(x), x)
+    return float(round(x))
+
+
+def floor(x: S) -> S:
+    """The largest whole number that is not above `x`; slope 1.
+
+    Args:
+        x: Any shape.
+
+    Returns:
+        The shape of `x`.
+
+    Example:
+        >>> floor(2.9)
+        2.0
+    """
+    if isinstance(x, Tensor):
+        return _straight_through(torch.floor(x), x)
+    return float(math.floor(x))
+
+
+def ceil(x: S) -> S:
+    """The smallest whole number that is not below `x`; slope 1.
+
+    Args:
+        x: Any shape.
+
+    Returns:
+        The shape of `x`.
+
+    Example:
+        >>> ceil(2.1)
+        3.0
+    """
+    return ceil_div(x, 1)
+
+
+def ceil_div(x: S, n: float) -> S:
+    """How many portions of `n` it takes to hold `x`: `ceil(x / n)`; slope `1 / n`.
+
+    Args:
+        x: Any shape.
+        n: Size of a portion, above 0.
+
+    Returns:
+        The shape of `x`.
+
+    Raises:
+        ValueError: If `n` is not above 0.
+
+    Example:
+        >>> ceil_div(33, 16)
+        3.0
+    """
+    if not n > 0:
+        raise ValueError(f"`n` must be above 0, but got {n=}; pass the size of one portion.")
+    if isinstance(x, Tensor):
+        return _straight_through(torch.ceil(x / n), x / n)
+    return float(math.ceil(x / n))
+
+
+def threshold(x: S, level: float = 0.5) -> S:
+    """One where `x` is above `level`, zero elsewhere; slope 1.
+
+    Args:
+        x: Any shape.
+        level: The largest value that still gives zero.
+
+    Returns:
+        The shape of `x`.
+
+    Example:
+        >>> threshold(0.5), threshold(0.6)
+        (0.0, 1.0)
+    """
+    if isinstance(x, Tensor):
+        return _straight_through((x > level).to(x.dtype), x)
+    return float(x > level)
+
+
+def clamp_max(x: S, maximum: float) -> S:
+    """The smaller of `x` and `maximum`; slope 1, also above `maximum`.
+
+    Args:
+        x: Any shape.
+        maximum: The largest value that comes back.
+
+    Returns:
+        The shape of `x`.
+
+    Example:
+        >>> clamp_max(1.5, 1)
+        1.0
+    """
+    if isinstance(x, Tensor):
+        return _straight_through(x.clamp(max=maximum), x)
+    return float(min(x, maximum))

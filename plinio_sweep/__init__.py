@@ -1,0 +1,55 @@
+"""Pareto fronts of tiny networks: an outer search by Optuna around gradient-based inner loops.
+
+Names are resolved on first use, so that the command line answers before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plinio_sweep.graph.table import analyze
+    from plinio_sweep.methods.pit import PIT, PITSettings
+    from plinio_sweep.sweep.space import LogUniform, Space
+    from plinio_sweep.sweep.study import Sweep
+    from plinio_sweep.train.metrics import accuracy
+    from plinio_sweep.train.recipe import Phase, Recipe, Splits, Task
+
+_HOMES = {
+    "PIT": "methods.pit",
+    "PITSettings": "methods.pit",
+    "Phase": "train.recipe",
+    "Recipe": "train.recipe",
+    "Splits": "train.recipe",
+    "Task": "train.recipe",
+    "accuracy": "train.metrics",
+    "LogUniform": "sweep.space",
+    "Space": "sweep.space",
+    "Sweep": "sweep.study",
+    "analyze": "graph.table",
+}
+
+__all__ = [
+    "PIT",
+    "LogUniform",
+    "PITSettings",
+    "Phase",
+    "Recipe",
+    "Space",
+    "Splits",
+    "Sweep",
+    "Task",
+    "accuracy",
+    "analyze",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

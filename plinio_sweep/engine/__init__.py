@@ -1,0 +1,1 @@
+"""Where workers run: each engine starts N idempotent workers and nothing else."""

@@ -1,0 +1,396 @@
+"""Runs a network on channel labels instead of numbers.
+
+Every activation has a twin: an integer tensor of its own shape whose entries name the channel that
+each element belongs to. Shape operations run on the twin as they are. A layer that mixes channels
+makes new labels, an addition unites the labels it meets, and an operation that is not known freezes
+what reaches it.
+
+Shapes: `B` batch, `C` channels of an activation, `O` rows and `I` columns of a layer's weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from plinio_sweep.graph import operations as ops
+from plinio_sweep.graph.nodes import (
+    is_metadata,
+    is_shape,
+    operation_name,
+    run_on,
+    tensor_map,
+    tensors,
+)
+from plinio_sweep.graph.trace import Inputs, location
+from plinio_sweep.graph.union import Union, channels_of, varying_axes
+
+Path = str  # of a module in its net: "layer1.conv2"
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of a module that owns parameters."""
+
+    name: Path
+    node: str
+    op: str  # "conv", "linear", "affine", "other": the word of the cost models
+    cin: Tensor  # `(I,)` labels of the columns
+    cout: Tensor  # `(O,)` labels of the rows
+    out: tuple[int, ...] = ()  # output positions per axis
+    depthwise: bool = False
+    repeat: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Labelling:
+    """What one run on labels found out."""
+
+    union: Union
+    values: dict[fx.Node, Any] = field(default_factory=dict)  # labels of every activation
+    real: dict[fx.Node, Any] = field(default_factory=dict)  # what the net computes
+    constant: set[fx.Node] = field(default_factory=set)  # depends on no input
+    calls: list[Call] = field(default_factory=list)
+
+    def roots(self, node: fx.Node) -> Any:
+        """The labels at `node` after all unions: a tensor, or a structure of tensors."""
+        return tensor_map(self.union.roots, self.values[node])
+
+
+@torch.no_grad()
+def label(
+    graph_module: fx.GraphModule, inputs: Inputs, frozen: Callable[[Path], bool]
+) -> Labelling:
+    """Runs `graph_module` once on `inputs` and once on labels.
+
+    Args:
+        graph_module: The traced net; its mode and buffers are as before afterwards.
+        inputs: An example of its inputs, best with a batch of two or more.
+        frozen: Tells which modules the user excludes, by path.
+    """
+    modes = [(module, module.training) for module in graph_module.modules()]
+    graph_module.eval()
+    try:
+        recorder = _Recorder(graph_module)
+        recorder.run(*inputs)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return _Labeller(graph_module, recorder.real, frozen).run()
+
+
+class _Recorder(fx.Interpreter):
+    """Keeps what every node computes."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.real: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        # A copy: a later in-place operation must not change what is recorded.
+        value = super().run_node(n)
+        self.real[n] = tensor_map(lambda t: t.detach().clone(), value)
+        return value
+
+
+class _Labeller:
+    """The run on labels: one handler for each kind of operation."""
+
+    def __init__(
+        self, net: fx.GraphModule, real: dict[fx.Node, Any], frozen: Callable[[Path], bool]
+    ) -> None:
+        self.net = net
+        self.frozen = frozen
+        self.found = Labelling(union=Union(), real=real)
+        self.union = self.found.union
+        self.seen: dict[Path, Call] = {}
+
+    def run(self) -> Labelling:
+        for node in self.net.graph.nodes:
+            self.found.values[node] = self._visit(node)
+        return self.found
+
+    def _visit(self, node: fx.Node) -> Any:
+        real = self.found.real[node]
+        if node.op == "placeholder":
+            return tensor_map(lambda t: torch.zeros(t.shape, dtype=torch.long), real)
+        if node.op == "output":
+            for labels in tensors(self._argument(node.args)):
+                self.union.freeze(labels, "network output")
+            return None
+        if node.op == "get_attr" or all(n in self.found.constant for n in node.all_input_nodes):
+            self.found.constant.add(node)
+            if node.op == "get_attr":
+                self._bare_parameter(node, real)
+            return real
+        return self._operation(node)
+
+    def _operation(self, node: fx.Node) -> Any:
+        if is_metadata(node) or not tensors([self._value(n) for n in node.all_input_nodes]):
+            return self._run(node)
+        if is_shape(node, self.net):
+            return self._shape(node)
+        # Surgery can rewrite chains of shape operations, nothing else in between.
+        for labels in self._inputs(node):
+            if len(varying_axes(self.union.roots(labels))) > 1:
+                self.union.freeze(labels, self._reached(node, "channels on several axes reach"))
+        if node.op == "call_module":
+            return self._module(node, self.net.get_submodule(str(node.target)))
+        return self._function(node)
+
+    # -- operations without parameters --------------------------------------------------------
+
+    def _function(self, node: fx.Node) -> Any:
+        target, method = node.target, node.op == "call_method"
+        if target in (ops.ELEMENTWISE_METHODS if method else ops.ELEMENTWISE_FUNCTIONS):
+            return self._elementwise(node)
+        if target in (ops.DIVISION_METHODS if method else ops.DIVISIONS):
+            divisor = node.args[1] if len(node.args) > 1 else node.kwargs.get("other")
+            variable = isinstance(divisor, fx.Node) and divisor not in self.found.constant
+            return self._unknown(node) if variable else self._elementwise(node)
+        if target in (ops.REDUCTION_METHODS if method else ops.REDUCTIONS):
+            return self._reduction(node)
+        if target in (ops.SOFTMAX_METHODS if method else ops.SOFTMAXES):
+            return self._softmax(node, node.kwargs.get("dim", (*node.args, None, None)[1]))
+        if not method and target in ops.SPATIAL_FUNCTIONS:
+            return self._spatial(node, axis=1)
+        return self._unknown(node)
+
+    def _shape(self, node: fx.Node) -> Any:
+        try:
+            labels = self._run(node)
+        except Exception:
+            # For instance an index that is itself computed from the input.
+            return self._unknown(node)
+        shapes = [tuple(t.shape) for t in tensors(labels)]
+        if shapes != [tuple(t.shape) for t in tensors(self.found.real[node])]:
+            return self._unknown(node)
+        return labels
+
+    def _elementwise(self, node: fx.Node) -> Any:
+        shape = torch.Size(self._out(node).shape)
+        operands = []
+        for n in node.all_input_nodes:
+            for value in tensors(self._value(n)):
+                if n in self.found.constant:
+                    operands.append((torch.zeros(value.shape, dtype=torch.long), True))
+                else:
+                    operands.append((value, False))
+        live = [labels for labels, constant in operands if not constant]
+        if len({id(n) for n in node.all_input_nodes}) != len(operands):
+            return self._unknown(node)
+        # The operand whose channels the result keeps: the one that varies, at full extent.
+        result = max(live, key=lambda t: (len(varying_axes(t)), t.numel()))
+        result = result.broadcast_to(shape).contiguous()
+        axes = varying_axes(self.union.roots(result))
+        for labels, constant in operands:
+            padded = labels.reshape((1,) * (len(shape) - labels.dim()) + tuple(labels.shape))
+            narrow = any(padded.shape[axis] == 1 for axis in axes)
+            if not narrow:
+                self.union.unite(padded, result, self._reached(node, "joined with fixed values by"))
+            elif not constant:
+                self.union.freeze(labels, self._reached(node, "spread over other channels by"))
+        return result
+
+    def _reduction(self, node: fx.Node) -> Any:
+        dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        labels = self._value(node.all_input_nodes[0])
+        if dim is None or not isinstance(labels, Tensor) or len(node.all_input_nodes) != 1:
+            return self._unknown(node)
+        axes = {a % labels.dim() for a in ([dim] if isinstance(dim, int) else dim)}
+        if axes & set(varying_axes(self.union.roots(labels))):
+            return self._unknown(node)
+        return labels.amax(tuple(sorted(axes)), keepdim=True).reshape(self._out(node).shape)
+
+    def _softmax(self, node: fx.Node, dim: Any) -> Any:
+        labels = self._value(node.all_input_nodes[0])
+        if not isinstance(dim, int) or not isinstance(labels, Tensor):
+            return self._unknown(node)
+        if dim % labels.dim() in varying_axes(self.union.roots(labels)):
+            return self._unknown(node)
+        return labels
+
+    def _spatial(self, node: fx.Node, axis: int) -> Any:
+        real = self.found.real[node]
+        inputs = self._inputs(node)
+        if len(inputs) != 1 or not isinstance(real, Tensor) or real.dim() != inputs[0].dim():
+            return self._unknown(node)
+        axis %= real.dim()
+        channels = channels_of(self.union.roots(inputs[0]), axis)
+        if channels is None or real.shape[axis] != inputs[0].shape[axis]:
+            return self._unknown(node)
+        return self._spread(self._first(inputs[0], axis), axis, real)
+
+    def _unknown(self, node: fx.Node) -> Any:
+        self._freeze_inputs(node, self._reached(node, "reached by"))
+        return tensor_map(lambda t: torch.zeros(t.shape, dtype=torch.long), self.found.real[node])
+
+    # -- modules ------------------------------------------------------------------------------
+
+    def _module(self, node: fx.Node, module: nn.Module) -> Any:
+        name = str(node.target)
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        plain = all(n in dict(module.named_parameters()) for n in _declared(module))
+        if self.frozen(name):
+            self._freeze_inputs(node, f"excluded ({name})")
+        if hooked or not plain:
+            self._freeze_inputs(node, f"hooks or parametrizations on {name}")
+            return self._other(node, module)
+        if ops.instance_of(module, ops.CONVOLUTIONS):
+            return self._convolution(node, module)
+        if ops.instance_of(module, (nn.Linear,)):
+            return self._linear(node, module)
+        if ops.instance_of(module, ops.ELEMENTWISE_MODULES):
+            return self._elementwise(node)
+        if ops.instance_of(module, ops.SOFTMAX_MODULES):
+            return self._softmax(node, getattr(module, "dim", None))
+        if (stock := ops.instance_of(module, ops.SPATIAL_MODULES)) is not None:
+            return self._spatial(node, -ops.SPATIAL_MODULES[stock] - 1)
+        if ops.instance_of(module, ops.BATCHED_MODULES):
+            return self._affine(node, module)
+        return self._other(node, module)
+
+    def _convolution(self, node: fx.Node, module: Any) -> Any:
+        axis = -len(module.kernel_size) - 1
+        labels, real = self._inputs(node)[0], self._out(node)
+        columns = self._columns(node, labels, axis)
+        depthwise = module.groups == module.in_channels == module.out_channels and module.groups > 1
+        if depthwise:
+            rows = columns
+        else:
+            rows = self._rows(node, module.out_channels)
+            if module.groups > 1:
+                why = f"{module.groups} groups in {node.target}"
+                self.union.freeze(columns, why)
+                self.union.freeze(rows, why)
+        out = tuple(real.shape[axis + 1 :])
+        return self._called(node, "conv", columns, rows, out, axis, depthwise=depthwise)
+
+    def _linear(self, node: fx.Node, module: Any) -> Any:
+        columns = self._columns(node, self._inputs(node)[0], -1)
+        rows = self._rows(node, module.out_features)
+        return self._called(node, "linear", columns, rows, tuple(self._out(node).shape[1:-1]), -1)
+
+    def _called(
+        self,
+        node: fx.Node,
+        op: str,
+        columns: Tensor,
+        rows: Tensor,
+        out: tuple[int, ...],
+        axis: int,
+        *,
+        depthwise: bool = False,
+    ) -> Any:
+        name = str(node.target)
+        if self.frozen(name):
+            self.union.freeze(rows, f"excluded ({name})")
+        call = Call(name, node.name, op, columns, rows, out, depthwise)
+        self._record(call)
+        return self._spread(rows, axis, self._out(node))
+
+    def _record(self, call: Call) -> None:
+        first = self.seen.setdefault(call.name, call)
+        if first is not call:
+            call.repeat = sum(c.name == call.name for c in self.found.calls)
+            why = f"joined with fixed channels by a second call of {call.name}"
+            self.union.unite(first.cin, call.cin, why)
+            self.union.unite(first.cout, call.cout, why)
+        self.found.calls.append(call)
+
+    def _columns(self, node: fx.Node, labels: Tensor, axis: int) -> Tensor:
+        channels = channels_of(self.union.roots(labels), axis)
+        if channels is None:
+            self.union.freeze(labels, self._reached(node, "channels spread over positions at"))
+            return torch.zeros(labels.shape[axis], dtype=torch.long)
+        return self._first(labels, axis)
+
+    def _rows(self, node: fx.Node, count: int) -> Tensor:
+        first = self.seen.get(str(node.target))
+        return self.union.fresh(count) if first is None else first.cout
+
+    def _affine(self, node: fx.Node, module: Any) -> Any:
+        """Norms over positions and PReLU: their parameters follow the channels."""
+        inputs, real = self._inputs(node), self._out(node)
+        count = getattr(module, "num_features", getattr(module, "num_parameters", 0))
+        if not any(True for _ in module.parameters()) and not any(True for _ in module.buffers()):
+            return self._spatial(node, axis=1)
+        if count == 1 and isinstance(module, nn.PReLU):
+            self._other_call(node, module)
+            return self._elementwise(node)
+        axis = 1 if real.dim() > 1 and real.shape[1] == count else -1
+        channels = channels_of(self.union.roots(inputs[0]), axis)
+        if channels is None or real.dim() < 2 or real.shape[1] != count:
+            return self._other(node, module)
+        channels = self._first(inputs[0], axis)
+        return self._called(node, "affine", channels, channels, tuple(real.shape[2:]), axis)
+
+    def _other(self, node: fx.Node, module: nn.Module) -> Any:
+        """A module that no rule covers: its channels are frozen, its parameters still count."""
+        self._other_call(node, module)
+        return self._unknown(node)
+
+    def _freeze_inputs(self, node: fx.Node, reason: str) -> None:
+        for labels in self._inputs(node):
+            self.union.freeze(labels, reason)
+
+    def _other_call(self, node: fx.Node, module: nn.Module) -> None:
+        count = sum(parameter.numel() for parameter in module.parameters())
+        if count:
+            name, zeros = str(node.target), torch.zeros(count, dtype=torch.long)
+            self._record(Call(name, node.name, "other", zeros[:1], zeros))
+
+    def _bare_parameter(self, node: fx.Node, real: Any) -> None:
+        if isinstance(real, Tensor) and isinstance(_attribute(self.net, node), nn.Parameter):
+            zeros = torch.zeros(real.numel(), dtype=torch.long)
+            self._record(Call(str(node.target), node.name, "other", zeros[:1], zeros))
+
+    # -- small parts --------------------------------------------------------------------------
+
+    def _first(self, labels: Tensor, axis: int) -> Tensor:
+        return labels.movedim(axis, 0).reshape(labels.shape[axis], -1)[:, 0]
+
+    def _spread(self, channels: Tensor, axis: int, real: Tensor) -> Tensor:
+        shape = [1] * real.dim()
+        shape[axis] = -1
+        # Contiguous like the activation itself: `view` refuses anything else.
+        return channels.reshape(shape).broadcast_to(real.shape).contiguous()
+
+    def _out(self, node: fx.Node) -> Tensor:
+        real = self.found.real[node]
+        assert isinstance(real, Tensor), node
+        return real
+
+    def _value(self, node: fx.Node) -> Any:
+        return self.found.values[node]
+
+    def _inputs(self, node: fx.Node) -> list[Tensor]:
+        variable = (n for n in node.all_input_nodes if n not in self.found.constant)
+        return [t for n in variable for t in tensors(self._value(n))]
+
+    def _argument(self, args: Any) -> Any:
+        return fx.map_arg(args, self._value)
+
+    def _run(self, node: fx.Node) -> Any:
+        return run_on(node, self.net, self._argument(node.args), self._argument(node.kwargs))
+
+    def _reached(self, node: fx.Node, how: str) -> str:
+        at = location(node)
+        return f"{how} {operation_name(node, self.net)}" + (f" at {at}" if at else "")
+
+
+def _declared(module: nn.Module) -> list[str]:
+    """Names of the parameters that a layer of this kind is built with."""
+    names = ("weight", "bias")
+    return [n for n in names if isinstance(getattr(module, n, None), Tensor)]
+
+
+def _attribute(net: fx.GraphModule, node: fx.Node) -> Any:
+    value: Any = net
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value

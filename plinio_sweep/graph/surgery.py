@@ -1,0 +1,149 @@
+"""Cuts channels out of a traced net: layers, the norms behind them, and the graph between."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from plinio_sweep.graph.nodes import is_metadata, is_shape, tensors
+from plinio_sweep.graph.shapes import Gather, Reshape, plan
+from plinio_sweep.graph.table import Analysis
+
+_ARITHMETIC = (
+    operator.add,
+    operator.sub,
+    operator.mul,
+    operator.floordiv,
+    operator.truediv,
+    operator.mod,
+)
+
+
+def cut(analysis: Analysis, live: Tensor) -> fx.GraphModule:
+    """Removes from the net of `analysis`, in place, every channel whose label is not `live`.
+
+    Args:
+        analysis: A net of one's own and its labels; both are used up.
+        live: `(size,)` which labels of the table stay; one at least of every set in `keep`.
+
+    Returns:
+        The net: stock modules with fewer channels, and gathers where the code of the model asks for
+        channels by number.
+
+    Raises:
+        ValueError: When an operation can't follow this cut.
+    """
+    net = analysis.net
+    steps = plan(net, analysis.found, analysis.labels, live)
+    if steps.failed:
+        names = ", ".join(node.name for node in steps.failed)
+        raise ValueError(
+            f"Every operation must be able to follow the cut, but {names} can't; name the layers "
+            f"before it in `exclude_names`."
+        )
+    _cut_modules(net, analysis, live)
+    for number, step in enumerate(steps.rewrites):
+        if isinstance(step, Reshape):
+            _replace_by_reshape(net.graph, step)
+        else:
+            _replace_by_gather(net, step, f"gather_{number}")
+    _drop_unused(net, analysis)
+    net.graph.lint()
+    net.recompile()
+    return net
+
+
+def _cut_modules(net: fx.GraphModule, analysis: Analysis, live: Tensor) -> None:
+    done = set()
+    for row in analysis.table.rows:
+        if row.spec.op == "other" or row.name in done:
+            continue
+        done.add(row.name)
+        module = cast(Any, net.get_submodule(row.name))
+        rows = live[row.cout].nonzero()[:, 0]
+        columns = live[row.cin].nonzero()[:, 0]
+        if row.spec.op == "affine":
+            _cut_channels(module, rows)
+            continue
+        if row.norm is not None:
+            _cut_channels(net.get_submodule(row.norm), rows)
+        _cut_layer(module, rows, None if row.spec.depthwise else columns)
+
+
+def _cut_layer(module: Any, rows: Tensor, columns: Tensor | None) -> None:
+    weight = module.weight.detach().index_select(0, rows.to(module.weight.device))
+    grouped = columns is None or getattr(module, "groups", 1) > 1
+    if not grouped and columns is not None:
+        weight = weight.index_select(1, columns.to(weight.device))
+    _set(module, "weight", weight)
+    if module.bias is not None:
+        _set(module, "bias", module.bias.detach()[rows.to(weight.device)])
+    if isinstance(module, nn.Linear):
+        module.in_features, module.out_features = weight.shape[1], weight.shape[0]
+        return
+    module.out_channels = weight.shape[0]
+    if columns is None:
+        module.in_channels = module.groups = weight.shape[0]
+    elif not grouped:
+        module.in_channels = weight.shape[1]
+
+
+def _cut_channels(module: nn.Module, channels: Tensor) -> None:
+    """Norms over positions and PReLU: everything they hold has one entry a channel."""
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if value.dim() == 1:
+            _set(module, name, value.detach()[channels.to(value.device)])
+    for name in ("num_features", "num_parameters"):
+        if name in vars(module):
+            setattr(module, name, len(channels))
+
+
+def _set(module: nn.Module, name: str, value: Tensor) -> None:
+    old = getattr(module, name)
+    if isinstance(old, nn.Parameter):
+        module.register_parameter(name, nn.Parameter(value.clone(), old.requires_grad))
+    else:
+        setattr(module, name, value.clone())
+
+
+def _replace_by_reshape(graph: fx.Graph, step: Reshape) -> None:
+    with graph.inserting_before(step.node):
+        new = graph.call_method("reshape", (step.source, (-1, *step.shape)))
+    _take_over(step.node, new)
+
+
+def _replace_by_gather(net: fx.GraphModule, step: Gather, name: str) -> None:
+    while name in dict(net.named_buffers()):
+        name += "_"
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    net.register_buffer(name, step.index.to(device))
+    with net.graph.inserting_before(step.node):
+        index = net.graph.get_attr(name)
+        if step.axis is not None:
+            args = (step.sources[0], step.axis, index)
+            new = net.graph.call_function(torch.index_select, args)
+        else:
+            flat = [net.graph.call_function(torch.flatten, (s, 1)) for s in step.sources]
+            joined = flat[0] if len(flat) == 1 else net.graph.call_function(torch.cat, (flat, 1))
+            picked = net.graph.call_function(torch.index_select, (joined, 1, index))
+            new = net.graph.call_method("reshape", (picked, (-1, *step.shape)))
+    _take_over(step.node, new)
+
+
+def _take_over(old: fx.Node, new: fx.Node) -> None:
+    new.meta, new.stack_trace = dict(old.meta), old.stack_trace
+    old.replace_all_uses_with(new)
+
+
+def _drop_unused(net: fx.GraphModule, analysis: Analysis) -> None:
+    """Erases what the replaced operations leave unused: it is written for the full width."""
+    for node in reversed(list(net.graph.nodes)):
+        if node.users or node.op in ("placeholder", "output"):
+            continue
+        known = node in analysis.labels
+        number = known and not tensors(analysis.labels[node]) and node.target in _ARITHMETIC
+        if node.op == "get_attr" or number or is_metadata(node) or is_shape(node, net):
+            net.graph.erase_node(node)

@@ -1,0 +1,279 @@
+"""The table of channels: the one source for masks, sharing, costs and export.
+
+Labels of the table count from 1 and are contiguous in a group; 0 is every channel that stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from costs import LayerSpec
+from plinio_sweep.graph import operations as ops
+from plinio_sweep.graph.labels import Call, Labelling, label
+from plinio_sweep.graph.nodes import operation_name, tensor_map, tensors
+from plinio_sweep.graph.shapes import plan
+from plinio_sweep.graph.trace import Inputs, as_inputs, location, trace
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One call of a layer that owns parameters."""
+
+    name: str
+    cin: Tensor  # `(I,)` channel labels of the weight's columns; 0 is frozen
+    cout: Tensor  # `(O,)` labels of its rows
+    norm: str | None  # the norm that follows directly and folds into this layer
+    spec: LayerSpec  # as built: full width, 32 bit
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGroup:
+    """Channels that are decided together: each label is one decision."""
+
+    name: str  # of its first producer
+    labels: range  # contiguous; empty when frozen
+    channels: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    frozen: str | None = None  # why it may not be cut: "network output", "reached by softmax …"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Every layer with its channels, and every group of channels."""
+
+    rows: tuple[Row, ...]
+    groups: tuple[ChannelGroup, ...]
+    size: int  # number of labels, 0 included
+    keep: tuple[Tensor, ...]  # sets of labels of which one at least must live
+
+    def __str__(self) -> str:
+        """What `plinio-sweep check` prints."""
+        header = ("group", "channels", "made by", "read by", "decision")
+        lines = [header] + [
+            (
+                group.name,
+                str(group.channels),
+                ", ".join(group.producers),
+                ", ".join(group.consumers) or "-",
+                f"frozen: {group.frozen}" if group.frozen else f"{len(group.labels)} masks",
+            )
+            for group in self.groups
+        ]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Analysis:
+    """A traced net, its table, and the labels at each of its nodes."""
+
+    net: fx.GraphModule
+    table: Table
+    labels: dict[fx.Node, Any]
+    found: Labelling
+
+
+def analyze(net: nn.Module, example: Tensor | tuple[Tensor, ...]) -> tuple[fx.GraphModule, Table]:
+    """Traces `net` and finds which channels live and die together.
+
+    Args:
+        net: Any module whose forward pass can be traced; it is not changed.
+        example: Its input, or its inputs, best with a batch of two or more.
+
+    Returns:
+        The traced net, over the same submodules, and its table. What is not known to be safe is a
+        frozen group with a reason and a source line, never an error.
+
+    Raises:
+        UntraceableError: When the forward pass depends on values.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        >>> print(analyze(net, torch.zeros(2, 3, 8, 8))[1])
+        group  channels  made by  read by  decision
+        0      8         0        2        8 masks
+        2      4         2        -        frozen: network output
+    """
+    found = analyse_graph(trace(net, as_inputs(example)), as_inputs(example))
+    return found.net, found.table
+
+
+def analyse_graph(
+    net: fx.GraphModule,
+    inputs: Inputs,
+    *,
+    exclude_names: Collection[str] = (),
+    exclude_types: tuple[type, ...] = (),
+) -> Analysis:
+    """The analysis of a net that is traced already, with the user's exclusions."""
+
+    def frozen(name: str) -> bool:
+        return name in exclude_names or type(net.get_submodule(name)) in exclude_types
+
+    # Two items at least: with one, a flattened batch and a flattened channel look alike.
+    if all(value.dim() > 0 and value.shape[0] == 1 for value in inputs):
+        inputs = tuple(value.repeat(2, *[1] * (value.dim() - 1)) for value in inputs)
+    found = label(net, inputs, frozen)
+    while True:
+        table, final = _tabulate(net, found)
+        labels = _renamed(found, final)
+        if not (failed := _uncuttable(net, found, labels, table)):
+            return Analysis(net, table, labels, found)
+        for node in failed:
+            _freeze_around(node, net, found)
+
+
+def _renamed(found: Labelling, final: Tensor) -> dict[fx.Node, Any]:
+    return {
+        node: value if node in found.constant else tensor_map(lambda t: final[t], value)
+        for node, value in found.values.items()
+    }
+
+
+def _freeze_around(node: fx.Node, net: fx.GraphModule, found: Labelling) -> None:
+    at = f" at {place}" if (place := location(node)) else ""
+    for n in (node, *node.all_input_nodes):
+        for labels in tensors(found.values[n]) if n not in found.constant else ():
+            found.union.freeze(labels, f"can't be cut through {operation_name(node, net)}{at}")
+
+
+def _uncuttable(
+    net: fx.GraphModule, found: Labelling, labels: dict[fx.Node, Any], table: Table
+) -> list[fx.Node]:
+    """Nodes that could not follow some cut, found by three random ones."""
+    generator = torch.Generator().manual_seed(0)
+    failed: list[fx.Node] = []
+    for _ in range(3):
+        live = torch.rand(table.size, generator=generator) < 0.6
+        live[0] = True
+        for choice in table.keep:
+            live[choice[torch.randint(len(choice), (), generator=generator)]] = True
+        failed += plan(net, found, labels, live).failed
+    return failed
+
+
+def _tabulate(net: fx.GraphModule, found: Labelling) -> tuple[Table, Tensor]:
+    """The table, and the label in it of every raw label."""
+    calls, norms = _fold(net, found)
+    raw = torch.arange(found.union.size)
+    names, roots = found.union.names(raw), found.union.roots(raw)
+    components = _components(calls, names)
+    final = torch.zeros(found.union.size, dtype=torch.long)
+    groups, frozen = [], []
+    size = 1
+    for members in components:
+        free = [m for m in members if roots[m]]
+        fixed = [m for m in members if not roots[m]]
+        if free:
+            final[torch.tensor(free)] = torch.arange(size, size + len(free))
+            groups.append(_group(calls, names, free, range(size, size + len(free)), None))
+            size += len(free)
+        if fixed:
+            reason = next(filter(None, map(found.union.reason, fixed)))
+            frozen.append(_group(calls, names, fixed, range(0), reason))
+    final = final[roots]
+    rows = tuple(_row(net, call, norms.get(call.node), final) for call in calls)
+    keep = _keep(found, rows, final)
+    return Table(rows, tuple(groups + frozen), size, keep), final
+
+
+def _components(calls: list[Call], names: Tensor) -> list[list[int]]:
+    """Sets of label names that some layer makes together, in the order of the layers."""
+    groups: dict[int, list[int]] = {}
+    for call in calls:
+        if call.op not in ("conv", "linear"):
+            continue
+        made = dict.fromkeys(names[call.cout].tolist())
+        parts = {id(part): part for part in (groups.get(n, [n]) for n in made)}
+        merged = [name for part in parts.values() for name in part]
+        groups.update(dict.fromkeys(merged, merged))
+    return list({id(part): part for part in groups.values()}.values())
+
+
+def _group(
+    calls: list[Call], names: Tensor, members: list[int], labels: range, frozen: str | None
+) -> ChannelGroup:
+    inside = torch.tensor(members)
+    layers = [c for c in calls if c.op in ("conv", "linear")]
+    producers = [c.name for c in layers if bool(torch.isin(names[c.cout], inside).any())]
+    consumers = [
+        c.name for c in layers if not c.depthwise and bool(torch.isin(names[c.cin], inside).any())
+    ]
+    made = tuple(dict.fromkeys(producers))
+    name = made[0] if made else "input"
+    return ChannelGroup(name, labels, len(members), made, tuple(dict.fromkeys(consumers)), frozen)
+
+
+def _fold(net: fx.GraphModule, found: Labelling) -> tuple[list[Call], dict[str, str]]:
+    """The calls without the norms that fold into the layer before them, and these norms."""
+    nodes = {node.name: node for node in net.graph.nodes}
+    count: dict[str, int] = {}
+    for call in found.calls:
+        count[call.name] = count.get(call.name, 0) + 1
+    layers = {c.node: c for c in found.calls if c.op in ("conv", "linear")}
+    norms: dict[str, str] = {}
+    rest = []
+    for call in found.calls:
+        node = nodes[call.node]
+        before = node.all_input_nodes[0] if node.all_input_nodes else None
+        layer = layers.get(before.name) if before is not None else None
+        folds = (
+            call.op == "affine"
+            and ops.instance_of(net.get_submodule(call.name), ops.BATCH_NORMS) is not None
+            and layer is not None
+            and before is not None
+            and len(before.users) == 1
+            and count[call.name] == count[layer.name] == 1
+        )
+        if folds and layer is not None:
+            norms[layer.node] = call.name
+        else:
+            rest.append(call)
+    return rest, norms
+
+
+def _row(net: fx.GraphModule, call: Call, norm: str | None, final: Tensor) -> Row:
+    spec: dict[str, Any] = {"cin": len(call.cin), "cout": len(call.cout), "bias": False}
+    if call.op in ("conv", "linear", "affine"):
+        module = cast(Any, net.get_submodule(call.name))
+        spec["bias"] = getattr(module, "bias", None) is not None or norm is not None
+        if call.op == "conv":
+            spec |= {"kernel": tuple(module.kernel_size), "stride": tuple(module.stride)}
+            spec["groups"] = module.groups
+    return Row(
+        call.name,
+        final[call.cin],
+        final[call.cout],
+        norm,
+        LayerSpec(
+            name=call.name,
+            op=cast(Any, call.op),
+            out=call.out,
+            depthwise=call.depthwise,
+            repeat=call.repeat,
+            **spec,
+        ),
+    )
+
+
+def _keep(found: Labelling, rows: tuple[Row, ...], final: Tensor) -> tuple[Tensor, ...]:
+    """Smallest sets of labels that must not die out: every activation keeps a channel."""
+    values = [v for n, v in found.values.items() if n not in found.constant]
+    everywhere = [final[t] for t in tensors(values) if t.numel()]
+    everywhere += [labels for row in rows for labels in (row.cin, row.cout)]
+    sets = {frozenset(torch.unique(labels).tolist()) for labels in everywhere}
+    free = sorted((s for s in sets if s and 0 not in s), key=lambda s: (len(s), min(s)))
+    smallest: list[frozenset[int]] = []
+    for candidate in free:
+        if not any(other <= candidate for other in smallest):
+            smallest.append(candidate)
+    return tuple(torch.tensor(sorted(s)) for s in smallest)

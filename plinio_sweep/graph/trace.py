@@ -1,0 +1,171 @@
+"""From a module to its `fx` graph, with a message that names the line where that is impossible."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import traceback
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+Inputs = tuple[Tensor, ...]
+
+_TORCH = str(Path(torch.__file__).parent)
+_OURS = str(Path(__file__).parent.parent)
+
+
+class UntraceableError(ValueError):
+    """The network takes decisions that a trace cannot follow."""
+
+
+class _Tracer(fx.Tracer):
+    """Stops at stock layers, and at what the user wants to be left alone."""
+
+    def __init__(self, opaque_names: Collection[str], opaque_types: tuple[type, ...]) -> None:
+        super().__init__()
+        self.record_stack_traces = True
+        self._names = frozenset(opaque_names)
+        self._types = opaque_types
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if module_qualified_name in self._names or type(m) in self._types:
+            return True
+        return is_stock(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+def is_stock(module: nn.Module) -> bool:
+    """Whether a module computes what its `torch.nn` class computes, subclass or not."""
+    stock = next((c for c in type(module).__mro__ if c.__module__.startswith("torch.nn.")), None)
+    if stock is None or stock is nn.Module or issubclass(stock, _CONTAINERS):
+        return False
+    changed = ("forward", "__call__", "_conv_forward", "_check_input_dim")
+    return all(getattr(type(module), n, None) is getattr(stock, n, None) for n in changed)
+
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def as_inputs(example: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Inputs:
+    """The arguments of `forward` as a tuple of tensors.
+
+    Raises:
+        TypeError: When an argument is no tensor.
+    """
+    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
+    if not inputs or not all(isinstance(value, Tensor) for value in inputs):
+        raise TypeError(
+            f"`input_example` must be a tensor or a tuple of tensors, but got "
+            f"{type(example).__name__}; pass the arguments of `forward` in their order."
+        )
+    return inputs
+
+
+def random_inputs(net: nn.Module, shape: Any) -> Inputs:
+    """A batch of two random inputs with `shape` (one shape, or one for each input; no batch).
+
+    The numbers come from a generator of their own: the global random state is left alone.
+    """
+    shapes = (shape,) if all(isinstance(size, int) for size in shape) else tuple(shape)
+    if not shapes or not all(
+        isinstance(s, tuple | list | torch.Size) and all(isinstance(n, int) for n in s)
+        for s in shapes
+    ):
+        raise TypeError(
+            f"`input_shape` must be a tuple of sizes without the batch, or one such tuple for "
+            f"each input, but got {shape!r}; write for instance input_shape=(3, 32, 32)."
+        )
+    tensors = [p for p in net.parameters() if p.is_floating_point()]
+    dtype, device = (tensors[0].dtype, tensors[0].device) if tensors else (torch.float32, "cpu")
+    generator = torch.Generator().manual_seed(0)
+    return tuple(
+        torch.randn(2, *s, generator=generator, dtype=torch.float32).to(device, dtype)
+        for s in shapes
+    )
+
+
+def location(node: fx.Node) -> str:
+    """Where in the user's code a node was made, as "model.py:41"; empty when unknown."""
+    frames = [line for line in (node.stack_trace or "").splitlines() if "File " in line]
+    for line in reversed(frames):
+        file, _, rest = line.strip().removeprefix('File "').partition('", line ')
+        if not file.startswith((_TORCH, _OURS, "<")):
+            return f"{Path(file).name}:{rest.split(',')[0]}"
+    return ""
+
+
+def trace(
+    net: nn.Module,
+    inputs: Inputs,
+    *,
+    opaque_names: Collection[str] = (),
+    opaque_types: tuple[type, ...] = (),
+) -> fx.GraphModule:
+    """The graph of `net`, over the same submodules and parameters.
+
+    Arguments of `forward` beyond `inputs` keep their defaults.
+
+    Raises:
+        UntraceableError: When the forward pass depends on values, with the line where it does.
+    """
+    if isinstance(net, fx.GraphModule):
+        # Already a graph: a second trace would lose the lines of the user's code.
+        return fx.GraphModule(net, _copy(net.graph), type(net).__name__)
+    fixed = _defaults(net, len(inputs))
+    tracer = _Tracer(opaque_names, opaque_types)
+    try:
+        graph = tracer.trace(net, concrete_args=dict(fixed) or None)
+    except Exception as error:
+        raise UntraceableError(_why(net, error)) from error
+    _drop_fixed_arguments(graph, len(inputs))
+    return fx.GraphModule(tracer.root, graph, type(net).__name__)
+
+
+def _copy(graph: fx.Graph) -> fx.Graph:
+    copy = fx.Graph()
+    copy.output(copy.graph_copy(graph, {}))
+    return copy
+
+
+def _defaults(net: nn.Module, given: int) -> Mapping[str, Any]:
+    parameters = list(inspect.signature(net.forward).parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = positional[given:] + [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    missing = [p.name for p in rest if p.default is p.empty]
+    open_ended = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if missing or (given > len(positional) and not open_ended):
+        raise TypeError(
+            f"`forward` of {type(net).__name__} takes {[p.name for p in positional]}, but got "
+            f"{given} input(s); give one example tensor for each argument without a default."
+        )
+    return {p.name: p.default for p in rest}
+
+
+def _drop_fixed_arguments(graph: fx.Graph, given: int) -> None:
+    """Removes the placeholders that `fx` keeps for fixed arguments, and its checks of them."""
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    for node in placeholders[given:]:
+        doomed = [node]
+        while doomed:
+            last = doomed[-1]
+            if last.users:
+                doomed.append(next(iter(last.users)))
+            else:
+                graph.erase_node(doomed.pop())
+
+
+def _why(net: nn.Module, error: Exception) -> str:
+    where = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not frame.filename.startswith((_TORCH, _OURS, "<")):
+            source = linecache.getline(frame.filename, frame.lineno or 0).strip()
+            where = f" at {Path(frame.filename).name}:{frame.lineno} (`{source}`)"
+    reason = " ".join(str(error).split("\n")[0].split())
+    return (
+        f"`forward` of {type(net).__name__} must not depend on the values of its inputs, but does"
+        f"{where}: {reason}; move that code into a function under `torch.fx.wrap`, name its "
+        f"module in `exclude_names`, or fix the argument with `functools.partial`."
+    )

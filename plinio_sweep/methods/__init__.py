@@ -1,0 +1,1 @@
+"""The gradient methods: one file a method, over one abstract search."""

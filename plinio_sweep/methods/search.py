@@ -1,0 +1,261 @@
+"""What all methods share: a net with open decisions, run by one functional call.
+
+The net keeps its stock layers and the seed's own parameters. A decision is plain data, `theta`: it
+is sampled, turned into overrides of the net's tensors, costed, and exported.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+
+from costs import CostModel, LayerSpec, params, total
+from plinio_sweep.graph.nodes import tensors
+from plinio_sweep.graph.table import Analysis, Table, analyse_graph
+from plinio_sweep.graph.trace import Inputs, as_inputs, random_inputs, trace
+
+Theta = Mapping[str, Tensor]
+Costs = CostModel | Mapping[str, CostModel]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerChoice:
+    """What one layer came to, beside what it was."""
+
+    inputs: int
+    outputs: int
+    seed_inputs: int
+    seed_outputs: int
+
+
+Architecture = Mapping[str, LayerChoice]
+
+
+class Search(nn.Module, ABC):
+    """A net with open decisions. Final subclasses: one a method.
+
+    Args:
+        net: The seed; it is copied, never changed.
+        cost: One cost model, or several by name.
+        input_shape: Sizes of one input without the batch, or a tuple of them.
+        input_example: An input, or the tuple of all inputs, instead of `input_shape`.
+        exclude_names: Paths of modules to be left alone.
+        exclude_types: Classes of modules to be left alone.
+
+    Raises:
+        ValueError: For unknown names, both or no input description, a net that can't be traced.
+        TypeError: For arguments of the wrong kind.
+    """
+
+    net: fx.GraphModule
+    decisions: nn.ParameterDict
+    table: Table
+
+    def __init__(
+        self,
+        net: nn.Module,
+        cost: Costs = params,
+        *,
+        input_shape: Any = None,
+        input_example: Any = None,
+        exclude_names: Collection[str] = (),
+        exclude_types: tuple[type, ...] = (),
+    ) -> None:
+        super().__init__()
+        _check_names(net, exclude_names)
+        self._excluded = (tuple(exclude_names), tuple(exclude_types))
+        self._example = _example(net, input_shape, input_example)
+        own = copy.deepcopy(net)
+        traced = trace(own, self._example, opaque_names=exclude_names, opaque_types=exclude_types)
+        self.net = traced.train(net.training)
+        self.train(net.training)
+        self.costs = cost
+        analysis = self._analysis(self.net)
+        self.table = analysis.table
+        self.decisions = nn.ParameterDict()
+        self._open(analysis)
+
+    @abstractmethod
+    def _open(self, analysis: Analysis) -> None:
+        """Makes the decisions and what they need, once."""
+
+    @abstractmethod
+    def theta(self, *, hard: bool = False) -> Theta:
+        """The decisions as they stand; `hard` rounds each to what export would take."""
+
+    @abstractmethod
+    def overrides(self, theta: Theta) -> dict[str, Tensor]:
+        """The tensors of the net that `theta` changes, by their names in it."""
+
+    @abstractmethod
+    def layers(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
+        """Every call of every layer at `theta`, with its probability."""
+
+    @abstractmethod
+    def _cut(self, analysis: Analysis, theta: Theta) -> fx.GraphModule:
+        """The plain net at hard `theta`, made from a copy."""
+
+    @abstractmethod
+    def encode(self, theta: Theta) -> dict[str, Any]:
+        """Hard `theta` as JSON values."""
+
+    @abstractmethod
+    def decode(self, decisions: Mapping[str, Any]) -> Theta:
+        """The hard `theta` that `encode` wrote."""
+
+    def forward(self, *inputs: Tensor, theta: Theta | None = None) -> Any:
+        """What the net computes at `theta`, or at the decisions as they stand."""
+        overrides = self.overrides(self.theta() if theta is None else theta)
+        return functional_call(self.net, overrides, inputs)
+
+    # -- cost -----------------------------------------------------------------------------------
+
+    @property
+    def cost(self) -> Tensor:
+        """The differentiable cost, where there is one model.
+
+        Raises:
+            ValueError: Where there are several.
+        """
+        return self.get_cost()
+
+    def get_cost(self, name: str | None = None, *, hard: bool = False) -> Tensor:
+        """The differentiable cost of the net at its decisions as they stand, 0-dim.
+
+        Args:
+            name: Which model; may be left out where there is one.
+            hard: Count the net that `export` would return instead.
+
+        Raises:
+            ValueError: For an unknown name, or none where there are several models.
+        """
+        return total(self._model(name), self.layers(self.theta(hard=hard)))
+
+    def _model(self, name: str | None) -> CostModel:
+        if not isinstance(self.costs, Mapping):
+            if name in (None, self.costs.name):
+                return self.costs
+            known = [self.costs.name]
+        else:
+            if name is None and len(self.costs) == 1:
+                return next(iter(self.costs.values()))
+            if name is not None and name in self.costs:
+                return self.costs[name]
+            known = list(self.costs)
+        raise ValueError(f"`name` must be among {known}, but got {name=}; choose one of them.")
+
+    # -- parameters -----------------------------------------------------------------------------
+
+    def named_nas_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The decisions, for an optimiser of their own without weight decay."""
+        yield from self.decisions.named_parameters(prefix="decisions")
+
+    def nas_parameters(self) -> Iterator[nn.Parameter]:
+        """The decisions, without names."""
+        return (parameter for _, parameter in self.named_nas_parameters())
+
+    def named_net_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The seed's own parameters, under their own names."""
+        yield from self.net.named_parameters()
+
+    def net_parameters(self) -> Iterator[nn.Parameter]:
+        """The seed's own parameters, without names."""
+        return (parameter for _, parameter in self.named_net_parameters())
+
+    # -- results --------------------------------------------------------------------------------
+
+    def summary(self, theta: Theta | None = None) -> Architecture:
+        """What each layer would come to if the search ended now."""
+        hard = self.theta(hard=True) if theta is None else theta
+        found: dict[str, LayerChoice] = {}
+        for (spec, _), row in zip(self.layers(hard), self.table.rows, strict=True):
+            if row.spec.op in ("conv", "linear") and row.name not in found:
+                found[row.name] = LayerChoice(
+                    inputs=round(float(spec.cin)),
+                    outputs=round(float(spec.cout)),
+                    seed_inputs=len(row.cin),
+                    seed_outputs=len(row.cout),
+                )
+        return found
+
+    @torch.no_grad()
+    def export(self, theta: Theta | None = None, *, check: bool = True) -> fx.GraphModule:
+        """The decided net: plain modules of its own that compute what the search computed.
+
+        Args:
+            theta: Hard decisions; those of this moment when left out.
+            check: Compare the outputs with the search net, in eval mode.
+
+        Raises:
+            ValueError: When the outputs differ, with the difference: the net is not to be used.
+        """
+        hard = self.theta(hard=True) if theta is None else theta
+        exported = self._cut(self._analysis(copy.deepcopy(self.net)), hard)
+        if check:
+            self._compare(exported, hard)
+        return exported.train(self.training)
+
+    def _compare(self, exported: nn.Module, theta: Theta) -> None:
+        training = self.training
+        expected = tensors(self.eval()(*self._example, theta=theta))
+        self.train(training)
+        actual = tensors(exported.eval()(*self._example))
+        for left, right in zip(expected, actual, strict=True):
+            scale = max(1.0, float(left.abs().max())) if left.numel() else 1.0
+            limit = scale * max(1e-5, 200 * torch.finfo(left.dtype).eps)
+            difference = float((left - right).abs().max()) if left.numel() else 0.0
+            if not difference <= limit:
+                raise ValueError(
+                    f"The exported net must equal the search net, but their outputs differ by "
+                    f"{difference:.3g} (limit {limit:.3g}); name the layers with unusual "
+                    f"operations in `exclude_names`, and report the net."
+                )
+
+    def _analysis(self, net: fx.GraphModule) -> Analysis:
+        names, types = self._excluded
+        device = next((p.device for p in net.parameters()), torch.device("cpu"))
+        inputs = tuple(value.to(device) for value in self._example)
+        return analyse_graph(net, inputs, exclude_names=names, exclude_types=types)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Search:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._example = tuple(fn(value) for value in self._example)
+        return self
+
+
+class Method(Protocol):
+    """Settings of a method: a frozen record that a plan holds and a plug-in registers."""
+
+    name: ClassVar[str]
+
+    def open(self, net: nn.Module, example: Inputs, cost: Costs) -> Search:
+        """The search of this method over `net`."""
+        ...
+
+
+def _check_names(net: nn.Module, names: Iterable[str]) -> None:
+    known = dict(net.named_modules())
+    for name in names:
+        if name not in known:
+            near = [path for path in known if path.endswith(name.rsplit(".", 1)[-1])][:3]
+            raise ValueError(
+                f"`exclude_names` must name modules of the net, but {name!r} is none of them; "
+                f"near it: {near or list(known)[1:4]}."
+            )
+
+
+def _example(net: nn.Module, shape: Any, example: Any) -> Inputs:
+    if (shape is None) == (example is None):
+        given = "both" if shape is not None else "none"
+        raise ValueError(
+            f"One of `input_shape` and `input_example` must be given, but got {given}; "
+            f"give for instance input_shape=(3, 32, 32)."
+        )
+    return random_inputs(net, shape) if example is None else as_inputs(example)

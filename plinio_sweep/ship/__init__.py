@@ -1,0 +1,1 @@
+"""What leaves the house: bundles of one trial that other tools read."""

@@ -1,0 +1,1 @@
+"""Where results live: artefacts by content key, runs in MLflow."""

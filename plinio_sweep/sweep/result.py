@@ -1,0 +1,114 @@
+"""Results of a sweep as plain data: readable without torch, Optuna or the study file.
+
+`view` and `store` know no other form of a trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+State = Literal["complete", "failed", "pruned", "running", "waiting"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """One axis of the front."""
+
+    name: str  # without a sign: "accuracy", "size_bytes"
+    maximize: bool
+    kind: Literal["metric", "cost"]
+    unit: str = ""  # "byte", "MAC", …; empty for a metric
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """Optuna's word for the sense of this objective."""
+        return "maximize" if self.maximize else "minimize"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What one epoch of one phase left behind: a point of every training curve."""
+
+    phase: str  # "warmup", "pit.search", "pit.finetune"
+    index: int  # 0-based in its phase
+    step: int  # 0-based over the whole trial
+    train_loss: float
+    validation_loss: float
+    metrics: Mapping[str, float]  # on the validation split, without the split's name
+    strength: float = 0.0  # λ in force, absolute
+    costs: Mapping[str, float] = field(default_factory=dict)  # at the discretised decisions
+
+    def to_dict(self) -> dict[str, Any]:
+        """This epoch as JSON values."""
+        return {
+            "phase": self.phase,
+            "index": self.index,
+            "step": self.step,
+            "train_loss": self.train_loss,
+            "validation_loss": self.validation_loss,
+            "metrics": dict(self.metrics),
+            "strength": self.strength,
+            "costs": dict(self.costs),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What one plan came to. Metrics and costs are those of the exported net."""
+
+    metrics: Mapping[str, float]  # "validation_accuracy": the split is part of the name
+    costs: Mapping[str, float]  # "size_bytes": the unit is part of the name or of `units`
+    estimates: Mapping[str, float]  # what the search believed at its end, same names as costs
+    units: Mapping[str, str]  # unit of every cost
+    architecture: Mapping[str, Any]  # JSON: stages with their decisions, layers with their widths
+    layers: tuple[Mapping[str, Any], ...]  # cost report, one row a layer: {"name", "op", <cost>: …}
+    history: tuple[Epoch, ...]
+    artifact: str  # folder of the artefact, relative to the artefact store's root
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial of a stored study."""
+
+    number: int
+    state: State
+    values: tuple[float, ...] = ()  # in the order of the study's objectives; empty until complete
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
+    params: Mapping[str, str | float] = field(default_factory=dict)  # "order", "pit.strength"
+    feasible: bool = True
+    artifact: str = ""
+    reason: str = ""  # why it failed or was given up
+    retry_of: tuple[int, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineRecord:
+    """The float seed net, trained as long as any trial."""
+
+    values: tuple[float, ...]
+    metrics: Mapping[str, float]
+    costs: Mapping[str, float]
+    artifact: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """A stored study, read whole."""
+
+    name: str
+    objectives: tuple[Objective, ...]
+    limits: Mapping[str, float]
+    units: Mapping[str, str]
+    target_trials: int
+    trials: tuple[TrialRecord, ...]
+    baseline: BaselineRecord | None = None
+    folder: str = ""  # the `.plinio-sweep` folder that holds the artefacts
+
+    def count(self, state: State) -> int:
+        """Number of trials in `state`."""
+        return sum(trial.state == state for trial in self.trials)

@@ -1,0 +1,1 @@
+"""Gradient descent: recipes, the one loop, and the pressure of a cost."""
