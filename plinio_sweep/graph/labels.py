@@ -10,7 +10,7 @@ Shapes: `B` batch, `C` channels of an activation, `O` rows and `I` columns of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +21,13 @@ from plinio_sweep.graph import operations as ops
 from plinio_sweep.graph.nodes import (
     is_metadata,
     is_shape,
+    moved,
     operation_name,
     run_on,
     tensor_map,
     tensors,
 )
-from plinio_sweep.graph.trace import Inputs, location
+from plinio_sweep.graph.trace import Inputs, is_stock, location
 from plinio_sweep.graph.union import Union, channels_of, varying_axes
 
 Path = str  # of a module in its net: "layer1.conv2"
@@ -76,7 +77,8 @@ def label(
     graph_module.eval()
     try:
         recorder = _Recorder(graph_module)
-        recorder.run(*inputs)
+        with torch.random.fork_rng():
+            recorder.run(*inputs)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -112,26 +114,27 @@ class _Labeller:
     def run(self) -> Labelling:
         for node in self.net.graph.nodes:
             self.found.values[node] = self._visit(node)
+        self._share()
         return self.found
 
     def _visit(self, node: fx.Node) -> Any:
         real = self.found.real[node]
         if node.op == "placeholder":
-            return tensor_map(lambda t: torch.zeros(t.shape, dtype=torch.long), real)
+            return _fixed(real)
         if node.op == "output":
-            for labels in tensors(self._argument(node.args)):
+            for labels in tensors(fx.map_arg(node.args, self._value)):
                 self.union.freeze(labels, "network output")
             return None
         if node.op == "get_attr" or all(n in self.found.constant for n in node.all_input_nodes):
             self.found.constant.add(node)
-            if node.op == "get_attr":
-                self._bare_parameter(node, real)
-            return real
+            self._count_constant(node)
+            return _fixed(real)
         return self._operation(node)
 
     def _operation(self, node: fx.Node) -> Any:
         if is_metadata(node) or not tensors([self._value(n) for n in node.all_input_nodes]):
-            return self._run(node)
+            # A tensor made from sizes alone is as fixed as an input.
+            return _fixed(self._run(node))
         if is_shape(node, self.net):
             return self._shape(node)
         # Surgery can rewrite chains of shape operations, nothing else in between.
@@ -151,7 +154,9 @@ class _Labeller:
         if target in (ops.DIVISION_METHODS if method else ops.DIVISIONS):
             divisor = node.args[1] if len(node.args) > 1 else node.kwargs.get("other")
             variable = isinstance(divisor, fx.Node) and divisor not in self.found.constant
-            return self._unknown(node) if variable else self._elementwise(node)
+            if variable and tensors(self._value(divisor)):
+                return self._unknown(node)
+            return self._elementwise(node)
         if target in (ops.REDUCTION_METHODS if method else ops.REDUCTIONS):
             return self._reduction(node)
         if target in (ops.SOFTMAX_METHODS if method else ops.SOFTMAXES):
@@ -161,10 +166,16 @@ class _Labeller:
         return self._unknown(node)
 
     def _shape(self, node: fx.Node) -> Any:
+        data = moved(node)
+        if node.target not in ops.SHAPE_LIKE_METHODS and any(
+            tensors(self._value(n)) and n not in self.found.constant and n not in data
+            for n in node.all_input_nodes
+        ):
+            return self._unknown(node)  # an index that is itself computed from the input
         try:
             labels = self._run(node)
         except Exception:
-            # For instance an index that is itself computed from the input.
+            # An operation that integers do not have.
             return self._unknown(node)
         shapes = [tuple(t.shape) for t in tensors(labels)]
         if shapes != [tuple(t.shape) for t in tensors(self.found.real[node])]:
@@ -181,8 +192,8 @@ class _Labeller:
                 else:
                     operands.append((value, False))
         live = [labels for labels, constant in operands if not constant]
-        if len({id(n) for n in node.all_input_nodes}) != len(operands):
-            return self._unknown(node)
+        if not live:
+            return _fixed(self.found.real[node])
         # The operand whose channels the result keeps: the one that varies, at full extent.
         result = max(live, key=lambda t: (len(varying_axes(t)), t.numel()))
         result = result.broadcast_to(shape).contiguous()
@@ -199,9 +210,12 @@ class _Labeller:
     def _reduction(self, node: fx.Node) -> Any:
         dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         labels = self._value(node.all_input_nodes[0])
-        if dim is None or not isinstance(labels, Tensor) or len(node.all_input_nodes) != 1:
+        if not isinstance(dim, int | tuple | list) or not isinstance(labels, Tensor):
             return self._unknown(node)
-        axes = {a % labels.dim() for a in ([dim] if isinstance(dim, int) else dim)}
+        dims = [dim] if isinstance(dim, int) else list(dim)
+        if not all(isinstance(axis, int) for axis in dims):
+            return self._unknown(node)
+        axes = {axis % labels.dim() for axis in dims}
         if axes & set(varying_axes(self.union.roots(labels))):
             return self._unknown(node)
         return labels.amax(tuple(sorted(axes)), keepdim=True).reshape(self._out(node).shape)
@@ -227,7 +241,7 @@ class _Labeller:
 
     def _unknown(self, node: fx.Node) -> Any:
         self._freeze_inputs(node, self._reached(node, "reached by"))
-        return tensor_map(lambda t: torch.zeros(t.shape, dtype=torch.long), self.found.real[node])
+        return _fixed(self.found.real[node])
 
     # -- modules ------------------------------------------------------------------------------
 
@@ -239,6 +253,8 @@ class _Labeller:
             self._freeze_inputs(node, f"excluded ({name})")
         if hooked or not plain:
             self._freeze_inputs(node, f"hooks or parametrizations on {name}")
+            return self._other(node, module)
+        if not is_stock(module):
             return self._other(node, module)
         if ops.instance_of(module, ops.CONVOLUTIONS):
             return self._convolution(node, module)
@@ -298,9 +314,36 @@ class _Labeller:
         if first is not call:
             call.repeat = sum(c.name == call.name for c in self.found.calls)
             why = f"joined with fixed channels by a second call of {call.name}"
-            self.union.unite(first.cin, call.cin, why)
-            self.union.unite(first.cout, call.cout, why)
+            if first.op == call.op:
+                self.union.unite(first.cin, call.cin, why)
+                self.union.unite(first.cout, call.cout, why)
+            else:
+                self._freeze_call(first, why)
+                self._freeze_call(call, why)
         self.found.calls.append(call)
+
+    def _share(self) -> None:
+        """Freezes layers that use one parameter, and counts this parameter once."""
+        users: dict[int, Call] = {}
+        for call in list(self.found.calls):
+            if call.repeat:
+                continue
+            parameters = _parameters(self.net, call.name)
+            others = [users[id(p)] for p in parameters if id(p) in users]
+            for other in others:
+                why = f"{other.name} and {call.name} share a parameter"
+                self._freeze_call(other, why)
+                self._freeze_call(call, why)
+            if others:
+                call.repeat = 1
+                rest = [p for p in parameters if id(p) not in users]
+                if own := _storage(call.name, call.node, rest):
+                    self.found.calls.append(own)
+            users |= {id(p): call for p in parameters if id(p) not in users}
+
+    def _freeze_call(self, call: Call, reason: str) -> None:
+        self.union.freeze(call.cin, reason)
+        self.union.freeze(call.cout, reason)
 
     def _columns(self, node: fx.Node, labels: Tensor, axis: int) -> Tensor:
         channels = channels_of(self.union.roots(labels), axis)
@@ -339,15 +382,15 @@ class _Labeller:
             self.union.freeze(labels, reason)
 
     def _other_call(self, node: fx.Node, module: nn.Module) -> None:
-        count = sum(parameter.numel() for parameter in module.parameters())
-        if count:
-            name, zeros = str(node.target), torch.zeros(count, dtype=torch.long)
-            self._record(Call(name, node.name, "other", zeros[:1], zeros))
+        if call := _storage(str(node.target), node.name, module.parameters()):
+            self._record(call)
 
-    def _bare_parameter(self, node: fx.Node, real: Any) -> None:
-        if isinstance(real, Tensor) and isinstance(_attribute(self.net, node), nn.Parameter):
-            zeros = torch.zeros(real.numel(), dtype=torch.long)
-            self._record(Call(str(node.target), node.name, "other", zeros[:1], zeros))
+    def _count_constant(self, node: fx.Node) -> None:
+        """What depends on no input holds parameters nevertheless."""
+        if node.op in ("get_attr", "call_module"):
+            name = str(node.target)
+            if call := _storage(name, node.name, _parameters(self.net, name)):
+                self._record(call)
 
     # -- small parts --------------------------------------------------------------------------
 
@@ -372,11 +415,14 @@ class _Labeller:
         variable = (n for n in node.all_input_nodes if n not in self.found.constant)
         return [t for n in variable for t in tensors(self._value(n))]
 
-    def _argument(self, args: Any) -> Any:
-        return fx.map_arg(args, self._value)
-
     def _run(self, node: fx.Node) -> Any:
-        return run_on(node, self.net, self._argument(node.args), self._argument(node.kwargs))
+        data = moved(node)
+
+        def value(n: fx.Node) -> Any:
+            index = n in self.found.constant and n not in data
+            return self.found.real[n] if index else self._value(n)
+
+        return run_on(node, self.net, fx.map_arg(node.args, value), fx.map_arg(node.kwargs, value))
 
     def _reached(self, node: fx.Node, how: str) -> str:
         at = location(node)
@@ -389,8 +435,22 @@ def _declared(module: nn.Module) -> list[str]:
     return [n for n in names if isinstance(getattr(module, n, None), Tensor)]
 
 
-def _attribute(net: fx.GraphModule, node: fx.Node) -> Any:
+def _fixed(real: Any) -> Any:
+    """Label 0 everywhere."""
+    return tensor_map(lambda t: torch.zeros(t.shape, dtype=torch.long), real)
+
+
+def _storage(name: Path, node: str, parameters: Iterable[Tensor]) -> Call | None:
+    """A call that counts `parameters` and nothing else; nothing where there are none."""
+    zeros = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.long)
+    return Call(name, node, "other", zeros[:1], zeros) if len(zeros) else None
+
+
+def _parameters(net: fx.GraphModule, path: Path) -> list[nn.Parameter]:
+    """The parameters of the module at `path`, or the one parameter that `path` names."""
     value: Any = net
-    for part in str(node.target).split("."):
+    for part in path.split("."):
         value = getattr(value, part)
-    return value
+    if isinstance(value, nn.Module):
+        return list(value.parameters())
+    return [value] if isinstance(value, nn.Parameter) else []

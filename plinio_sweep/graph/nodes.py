@@ -36,6 +36,14 @@ def is_shape(node: fx.Node, net: fx.GraphModule) -> bool:
     return node.target in (ops.SHAPE_METHODS if node.op == "call_method" else ops.SHAPE_FUNCTIONS)
 
 
+def moved(node: fx.Node) -> list[fx.Node]:
+    """The inputs whose elements the shape operation `node` moves; the others say where to."""
+    first = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+    found: list[fx.Node] = []
+    fx.map_arg(first, found.append)
+    return found
+
+
 def run_on(node: fx.Node, net: fx.GraphModule, args: Any, kwargs: Any) -> Any:
     """What `node` computes for other arguments than its own."""
     if node.op == "call_module":

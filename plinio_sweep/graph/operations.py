@@ -59,6 +59,8 @@ SHAPE_METHODS = frozenset(
         "tensor_split tile transpose unbind unflatten unsqueeze view view_as"
     ).split()
 )
+# Read no more than the shape of their other argument.
+SHAPE_LIKE_METHODS = frozenset(["expand_as", "reshape_as", "view_as"])
 SHAPE_MODULES = (
     nn.ChannelShuffle,
     nn.Flatten,
@@ -67,9 +69,10 @@ SHAPE_MODULES = (
     nn.Unflatten,
 )
 
-# Ask a tensor for its shape; the label tensor has the same one.
+# Ask a tensor for its shape; the label tensor has the same one. No number of its own depends on
+# its type or device.
 METADATA_METHODS = frozenset(["size", "dim", "ndimension", "numel", "nelement", "stride"])
-METADATA_ATTRIBUTES = frozenset(["shape", "ndim"])
+METADATA_ATTRIBUTES = frozenset(["device", "dtype", "ndim", "shape"])
 
 # Act on each element, with a finite value at zero. Several operands share their channels.
 ELEMENTWISE_FUNCTIONS = frozenset(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from plinio_sweep.graph.labels import Labelling
-from plinio_sweep.graph.nodes import is_metadata, is_shape, run_on, tensor_map, tensors
+from plinio_sweep.graph.nodes import is_metadata, is_shape, moved, run_on, tensor_map, tensors
 from plinio_sweep.graph.union import varying_axes
 
 
@@ -83,7 +83,7 @@ class _Planner:
         self.result = Plan()
         self.broken: dict[fx.Node, Any] = {}  # positions of what no cut tensor stands for
         self.numbers: dict[fx.Node, Any] = {}  # sizes and what is computed from them, after the cut
-        self.starts: dict[fx.Node, int] = {}  # first position of every source
+        self.spans: dict[fx.Node, range] = {}  # positions of every source
         self.next = 0
 
     def run(self) -> Plan:
@@ -94,15 +94,20 @@ class _Planner:
                 self._number(node)
             elif is_shape(node, self.net):
                 self._shape(node)
-            elif any(n in self.broken for n in node.all_input_nodes):
+            elif any(n in self.broken or self._changed(n) for n in node.all_input_nodes):
                 self.result.failed.append(node)
         return self.result
 
     def _number(self, node: fx.Node) -> None:
-        if any(n in self.broken for n in node.all_input_nodes):
+        made = tensors(self.labels[node]) and any(self._changed(n) for n in node.all_input_nodes)
+        if made or any(n in self.broken for n in node.all_input_nodes):
             self.result.failed.append(node)
-            return
-        self.numbers[node] = self._run(node, cut=True)
+        elif not tensors(self.labels[node]):
+            self.numbers[node] = self._run(node, cut=True)
+
+    def _changed(self, node: fx.Node) -> bool:
+        """Whether `node` is a size, or computed from sizes, that is another one after the cut."""
+        return node in self.numbers and bool(self.numbers[node] != self.labels[node])
 
     def _shape(self, node: fx.Node) -> None:
         full = self._run(node, cut=False)
@@ -172,36 +177,36 @@ class _Planner:
         return Gather(node, tuple(sources), index[0], shape, None)
 
     def _sources(self, positions: Tensor) -> list[fx.Node]:
-        low = {node: start for node, start in self.starts.items()}
-        found = []
-        for node, start in low.items():
-            inside = (positions >= start) & (positions < start + self.labels[node].numel())
-            if bool(inside.any()):
-                found.append(node)
-        return found
+        spans = self.spans.items()
+        return [
+            node
+            for node, span in spans
+            if bool(((positions >= span.start) & (positions < span.stop)).any())
+        ]
 
     def _positions(self, node: fx.Node, *, cut: bool) -> Any:
         """One integer for each element at `node`, or for each that the cut leaves."""
         if node in self.broken:
             return self.broken[node]
         labels = self.labels[node]
-        if not isinstance(labels, Tensor):
-            return self._structure(node, cut=cut)
-        if node not in self.starts:
-            self.starts[node] = self.next
-            self.next += labels.numel()
-        start = self.starts[node]
-        full = torch.arange(start, start + labels.numel()).reshape(labels.shape)
-        return restrict(full, labels, self.live) if cut else full
-
-    def _structure(self, node: fx.Node, *, cut: bool) -> Any:
-        # The sound result of a chunk or a split: its parts are those of its own inputs.
-        full = self._run(node, cut=False)
-        return self._restricted(full, self.labels[node]) if cut else full
+        if not isinstance(labels, Tensor) and is_shape(node, self.net):
+            # The sound result of a chunk or a split: its parts are those of its own inputs.
+            full = self._run(node, cut=False)
+            return self._restricted(full, labels) if cut else full
+        if node not in self.spans:
+            size = sum(part.numel() for part in tensors(labels))
+            self.spans[node] = range(self.next, self.next + size)
+            self.next += size
+        span = torch.arange(self.spans[node].start, self.spans[node].stop)
+        parts = iter(span.split([part.numel() for part in tensors(labels)]))
+        full = tensor_map(lambda t: next(parts).reshape(t.shape), labels)
+        return self._restricted(full, labels) if cut else full
 
     def _run(self, node: fx.Node, *, cut: bool) -> Any:
+        data = moved(node)
+
         def value(n: fx.Node) -> Any:
-            if n in self.found.constant:
+            if n in self.found.constant and n not in data:
                 return self.found.real[n]
             if tensors(self.labels[n]):
                 return self._positions(n, cut=cut)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
+from plinio_sweep.graph import operations as ops
 from plinio_sweep.graph.nodes import is_metadata, is_shape, tensors
 from plinio_sweep.graph.shapes import Gather, Reshape, plan
 from plinio_sweep.graph.table import Analysis
@@ -45,6 +46,7 @@ def cut(analysis: Analysis, live: Tensor) -> fx.GraphModule:
             f"before it in `exclude_names`."
         )
     _cut_modules(net, analysis, live)
+    _count_features(net, analysis, live)
     for number, step in enumerate(steps.rewrites):
         if isinstance(step, Reshape):
             _replace_by_reshape(net.graph, step)
@@ -63,6 +65,8 @@ def _cut_modules(net: fx.GraphModule, analysis: Analysis, live: Tensor) -> None:
             continue
         done.add(row.name)
         module = cast(Any, net.get_submodule(row.name))
+        if bool(live[row.cout].all()) and bool(live[row.cin].all()):
+            continue  # as it is, a parameter shared with another layer included
         rows = live[row.cout].nonzero()[:, 0]
         columns = live[row.cin].nonzero()[:, 0]
         if row.spec.op == "affine":
@@ -71,6 +75,15 @@ def _cut_modules(net: fx.GraphModule, analysis: Analysis, live: Tensor) -> None:
         if row.norm is not None:
             _cut_channels(net.get_submodule(row.norm), rows)
         _cut_layer(module, rows, None if row.spec.depthwise else columns)
+
+
+def _count_features(net: fx.GraphModule, analysis: Analysis, live: Tensor) -> None:
+    """Norms without parameters are in no row of the table; they know their width nevertheless."""
+    for node in net.graph.nodes:
+        module = net.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if ops.instance_of(module, ops.INSTANCE_NORMS) and not tensors(vars(module)):
+            alive = live[analysis.labels[node]]
+            cast(Any, module).num_features = int(alive.movedim(1, 0).flatten(1)[:, 0].sum())
 
 
 def _cut_layer(module: Any, rows: Tensor, columns: Tensor | None) -> None:

@@ -6,11 +6,13 @@ import inspect
 import linecache
 import traceback
 from collections.abc import Collection, Mapping
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 Inputs = tuple[Tensor, ...]
 
@@ -28,6 +30,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, opaque_names: Collection[str], opaque_types: tuple[type, ...]) -> None:
         super().__init__()
         self.record_stack_traces = True
+        self.proxy_buffer_attributes = True  # `self.map.expand(x.size(0), -1)` is part of the graph
         self._names = frozenset(opaque_names)
         self._types = opaque_types
 
@@ -106,22 +109,93 @@ def trace(
 ) -> fx.GraphModule:
     """The graph of `net`, over the same submodules and parameters.
 
-    Arguments of `forward` beyond `inputs` keep their defaults.
+    Arguments of `forward` beyond `inputs` keep their defaults. Dropout by a function that is told
+    the mode of the net becomes a module, which follows the mode of the graph.
 
     Raises:
-        UntraceableError: When the forward pass depends on values, with the line where it does.
+        UntraceableError: When the forward pass depends on values or runs other layers in training,
+            with the line where it does.
     """
     if isinstance(net, fx.GraphModule):
         # Already a graph: a second trace would lose the lines of the user's code.
         return fx.GraphModule(net, _copy(net.graph), type(net).__name__)
     fixed = _defaults(net, len(inputs))
-    tracer = _Tracer(opaque_names, opaque_types)
+
+    def graph_module() -> fx.GraphModule:
+        tracer = _Tracer(opaque_names, opaque_types)
+        known = set(vars(net))
+        try:
+            graph = tracer.trace(net, concrete_args=dict(fixed) or None)
+            _drop_fixed_arguments(graph, len(inputs))
+            return fx.GraphModule(net, graph, type(net).__name__)
+        except Exception as error:
+            raise UntraceableError(_why(net, error)) from error
+        finally:
+            for constant in set(vars(net)) - known:  # `fx` leaves them on the user's module
+                delattr(net, constant)
+
+    traced = graph_module()
+    modules = list(net.modules())
     try:
-        graph = tracer.trace(net, concrete_args=dict(fixed) or None)
-    except Exception as error:
-        raise UntraceableError(_why(net, error)) from error
-    _drop_fixed_arguments(graph, len(inputs))
-    return fx.GraphModule(tracer.root, graph, type(net).__name__)
+        _flip(modules)
+        other = graph_module()
+    finally:
+        _flip(modules)
+    _follow_mode(traced, other)
+    return traced
+
+
+def _flip(modules: list[nn.Module]) -> None:
+    for module in modules:
+        module.training = not module.training
+
+
+_DROPOUTS: dict[Any, type[nn.Module]] = {
+    F.alpha_dropout: nn.AlphaDropout,
+    F.dropout: nn.Dropout,
+    F.dropout1d: nn.Dropout1d,
+    F.dropout2d: nn.Dropout2d,
+    F.dropout3d: nn.Dropout3d,
+    F.feature_alpha_dropout: nn.FeatureAlphaDropout,
+}
+
+
+def _follow_mode(traced: fx.GraphModule, other: fx.GraphModule) -> None:
+    """Makes modules of the dropouts that differ between the graphs of the two modes."""
+    dropouts = []
+    for node, twin in zip_longest(traced.graph.nodes, other.graph.nodes):
+        if _described(node) == _described(twin):
+            continue
+        if node is None or node.target not in _DROPOUTS or twin.target is not node.target:
+            at = f" at {place}" if (place := location(node or twin)) else ""
+            raise UntraceableError(
+                f"`forward` of {type(traced).__name__} must run the same layers in training and "
+                f"in evaluation, but does not from `{node or twin}`{at} on; name the module "
+                f"around it in `exclude_names`."
+            )
+        dropouts.append(node)
+    for node in dropouts:
+        _use_module(traced, node)
+    traced.recompile()
+
+
+def _described(node: fx.Node | None) -> tuple[Any, ...]:
+    return () if node is None else (node.op, node.target, str(node.args), str(node.kwargs))
+
+
+def _use_module(traced: fx.GraphModule, node: fx.Node) -> None:
+    given = inspect.signature(cast(Any, node.target)).bind(*node.args, **node.kwargs)
+    given.apply_defaults()
+    name = node.name
+    while name in dict(traced.named_children()):
+        name += "_"
+    module = _DROPOUTS[node.target](given.arguments["p"], given.arguments["inplace"])
+    traced.add_submodule(name, module.train(given.arguments["training"]))
+    with traced.graph.inserting_before(node):
+        new = traced.graph.call_module(name, (given.arguments["input"],))
+    new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)
+    traced.graph.erase_node(node)
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:

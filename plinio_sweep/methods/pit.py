@@ -35,7 +35,7 @@ from costs import LayerSpec, params, ste
 from plinio_sweep.graph.surgery import cut
 from plinio_sweep.graph.table import Analysis, Row
 from plinio_sweep.graph.trace import Inputs
-from plinio_sweep.methods.search import Costs, Search, Theta
+from plinio_sweep.methods.search import Costs, Search, Shapes, Theta, given
 
 Gate = Literal["norm", "consumer"]
 GATES: tuple[Gate, ...] = ("norm", "consumer")
@@ -55,9 +55,11 @@ class PITSettings:
     def __post_init__(self) -> None:
         _check_gate(self.gate)
 
-    def open(self, net: nn.Module, example: Inputs, cost: Costs) -> PIT:
-        """The search of these settings over `net`."""
-        return PIT(net, cost, input_example=example, gate=self.gate)
+    def open(
+        self, net: nn.Module, example: Inputs | Shapes, cost: Costs = params
+    ) -> PIT:
+        """The search of these settings over `net`, for an example or for input shapes."""
+        return PIT(net, cost, **given(example), gate=self.gate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,8 @@ class PIT(Search):
         # Row by row, how often each label counts: one product gives all channel counts.
         sides = [labels for row in analysis.table.rows for labels in (row.cin, row.cout)]
         counts = [torch.bincount(labels, minlength=size) for labels in sides]
-        stacked = torch.stack(counts) if counts else torch.zeros(0, size)
-        self._hold("_counts", stacked.to(first.dtype), first.device)
+        stacked = torch.stack(counts) if counts else torch.zeros(0, size, dtype=torch.long)
+        self._hold("_counts", stacked, first.device)
 
     def _hold(self, name: str, value: Tensor, device: torch.device) -> None:
         # Not persistent: it follows from the table, and a checkpoint holds no more than it must.
@@ -200,8 +202,11 @@ class PIT(Search):
 
     def layers(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
         """Every call of every layer with its live channels."""
-        counts = (self._counts @ theta["channels"]).unbind()
-        certain = theta["channels"].new_ones(())
+        # Half precision ends at a few hundred channels: counts are summed in single at least.
+        live = theta["channels"]
+        live = live.to(torch.promote_types(live.dtype, torch.float32))
+        counts = (self._counts.to(live.dtype) @ live).unbind()
+        certain = live.new_ones(())
         for row, cin, cout in zip(self.table.rows, counts[::2], counts[1::2], strict=True):
             if row.spec.op == "other":
                 yield row.spec, certain

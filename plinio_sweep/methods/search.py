@@ -23,6 +23,7 @@ from plinio_sweep.graph.trace import Inputs, as_inputs, random_inputs, trace
 
 Theta = Mapping[str, Tensor]
 Costs = CostModel | Mapping[str, CostModel]
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,10 +204,14 @@ class Search(nn.Module, ABC):
         return exported.train(self.training)
 
     def _compare(self, exported: nn.Module, theta: Theta) -> None:
-        training = self.training
-        expected = tensors(self.eval()(*self._example, theta=theta))
-        self.train(training)
-        actual = tensors(exported.eval()(*self._example))
+        modes = [(module, module.training) for module in self.modules()]
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # a net that draws noise draws the same twice
+            expected = tensors(self.eval()(*self._example, theta=theta))
+            torch.manual_seed(0)
+            actual = tensors(exported.eval()(*self._example))
+        for module, mode in modes:
+            module.training = mode
         for left, right in zip(expected, actual, strict=True):
             scale = max(1.0, float(left.abs().max())) if left.numel() else 1.0
             limit = scale * max(1e-5, 200 * torch.finfo(left.dtype).eps)
@@ -235,9 +240,15 @@ class Method(Protocol):
 
     name: ClassVar[str]
 
-    def open(self, net: nn.Module, example: Inputs, cost: Costs) -> Search:
-        """The search of this method over `net`."""
+    def open(self, net: nn.Module, example: Inputs | Shapes, cost: Costs = params) -> Search:
+        """The search of this method over `net`, for an example or for input shapes."""
         ...
+
+
+def given(example: Inputs | Shapes) -> dict[str, Any]:
+    """How a search takes `example`: tensors, or sizes of each input without the batch."""
+    tensors = all(isinstance(value, Tensor) for value in example)
+    return {"input_example" if tensors else "input_shape": example}
 
 
 def _check_names(net: nn.Module, names: Iterable[str]) -> None:

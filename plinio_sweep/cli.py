@@ -1,0 +1,141 @@
+"""Six verbs, nothing else: check, run, show, export, cost, serve.
+
+Exit codes: 0 done, 1 a trial failed, 2 wrong use, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+
+_FILE = click.Path(path_type=Path)
+
+
+class _Verbs(click.Group):
+    """Verbs in the order of their use; every error is one sentence."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return _explained(lambda: super(_Verbs, self).invoke(ctx))
+
+
+def _explained(action: Callable[[], Any]) -> Any:
+    """Runs `action`; an error ends the program with one sentence and code 2."""
+    from plinio_sweep.settings import redacted
+
+    try:
+        return action()
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except (ValueError, TypeError, ArithmeticError, OSError) as error:
+        text = " ".join(str(error).split())
+    except Exception as error:
+        text = (
+            f"This should not happen, please report it: {type(error).__name__}: "
+            f"{' '.join(str(error).split())}"
+        )
+    click.echo(f"plinio-sweep: {redacted(text)}", err=True)
+    raise SystemExit(WRONG_USE) from None
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="plinio-sweep")
+def main() -> None:
+    """Pareto fronts of tiny networks: accuracy against bytes, MACs, cycles, energy."""
+
+
+@main.command()
+@click.argument("study", type=_FILE)
+def check(study: Path) -> None:
+    """Traces the net of STUDY; prints its channel groups and what the seed costs."""
+    from plinio_sweep.commands.check import check_study
+
+    check_study(study)
+
+
+@main.command()
+@click.argument("study", type=_FILE)
+@click.option("--trials", type=click.IntRange(min=1), help="How many in all; the study says.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--accept-drift", is_flag=True, help="Go on although the study file changed.")
+def run(study: Path, trials: int | None, workers: int, accept_drift: bool) -> None:
+    """Starts or continues STUDY until it has its trials; prints the front."""
+    from plinio_sweep.commands.run import run_study
+
+    raise SystemExit(run_study(study, trials, workers, accept_drift))
+
+
+@main.command()
+@click.argument("study", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="For machines; the form is stable.")
+@click.option("--plot", type=_FILE, help="Also write the front as .png, .svg or .html.")
+def show(study: Path, as_json: bool, plot: Path | None) -> None:
+    """Prints the front of STUDY as a table."""
+    from plinio_sweep.settings import load_settings
+    from plinio_sweep.sweep.reading import read_study
+    from plinio_sweep.view import report
+
+    record = read_study(study, load_settings(study))
+    if plot is not None:
+        from plinio_sweep.view.figure import save_front
+
+        save_front(record, plot)
+    if as_json:
+        click.echo(json.dumps(report.to_json(record), indent=2, allow_nan=False))
+        return
+    from plinio_sweep.commands.run import print_front
+
+    print_front(record)
+    if plot is not None:
+        click.echo(f"front drawn in {plot}")
+
+
+@main.command()
+@click.argument("study", type=_FILE)
+@click.argument("trial", type=int)
+@click.argument("directory", type=_FILE)
+def export(study: Path, trial: int, directory: Path) -> None:
+    """Writes the net of TRIAL of STUDY to DIRECTORY: weights, ONNX, architecture, costs."""
+    from plinio_sweep.commands.export import export_trial
+
+    export_trial(study, trial, directory)
+
+
+@main.command()
+@click.argument("net")
+@click.option("--model", "models", multiple=True, help="A cost model; all built-in by default.")
+@click.option("--input-shape", help="Without the batch, as 3,32,32; several with ';'.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def cost(net: str, models: tuple[str, ...], input_shape: str | None, as_json: bool) -> None:
+    """Counts NET layer by layer: a study file, file.py:name or module:name."""
+    from plinio_sweep.commands.cost import print_costs
+
+    print_costs(net, models, input_shape, as_json)
+
+
+@main.command()
+@click.argument("study", type=_FILE)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Anyone there may delete.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+def serve(study: Path, host: str, port: int) -> None:
+    """Opens the dashboard of STUDY on this machine."""
+    from plinio_sweep.commands.serve import serve_study
+
+    serve_study(study, host, port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

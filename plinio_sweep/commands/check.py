@@ -1,0 +1,81 @@
+"""`plinio-sweep check`: is this study sound? In seconds, without training."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from plinio_sweep.graph.count import cost_of
+from plinio_sweep.methods import METHODS
+from plinio_sweep.plugin import load_study
+from plinio_sweep.settings import load_settings
+from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.sweep.drive import ground_of
+from plinio_sweep.sweep.stage import Ground
+from plinio_sweep.sweep.study import Sweep
+from plinio_sweep.sweep.trial import seed_net
+from plinio_sweep.train.loop import fit
+from plinio_sweep.train.pressure import Pressure
+from plinio_sweep.train.recipe import Phase, Split, Splits
+from plinio_sweep.view.report import format_cost
+
+
+def check_study(path: Path) -> None:
+    """Prints table of channels and seed costs, and takes one step of every order.
+
+    Raises:
+        ValueError: When something is wrong, before hours of training say so.
+    """
+    sweep = load_study(path)
+    settings = load_settings(path)
+    ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
+    net, example = seed_net(ground), ground.data.example()
+    report = cost_of(net, example, sweep.models)
+    for order in sweep.space.orders:
+        _try_order(sweep, ground, order)
+    search = METHODS[sweep.space.orders[0].split(">")[0]]().open(net, example, sweep.pressure)
+    click.echo(f"study {sweep.name}: {type(net).__name__}, {_sizes(ground.data)}\n")
+    click.echo(f"{search.table}\n")
+    for name, value in report.totals.items():
+        click.echo(f"seed {name}: {format_cost(value, report.units[name])}")
+    if report.uncovered:
+        layers = ", ".join(report.uncovered)
+        click.echo(f"counted as storage only, no formula covers their work: {layers}")
+    click.echo(f"one step of {', '.join(sweep.space.orders)}: done")
+    sys.stdout.flush()
+
+
+def _sizes(data: Splits) -> str:
+    return ", ".join(f"{len(data.part(n))} {n}" for n in ("train", "validation", "test"))
+
+
+def _try_order(sweep: Sweep, ground: Ground, order: str) -> None:
+    """One step of each stage of `order`, and its export, on a handful of items."""
+    few = {
+        name: _first(ground.data.part(name), sweep.recipe.batch_size)
+        for name in ("train", "validation", "test")
+    }
+    net = seed_net(ground)
+    for method in order.split(">"):
+        search = METHODS[method]().open(net, ground.data.example(), sweep.pressure)
+        seed_cost = float(search.get_cost(hard=True).detach())
+        pressure = Pressure(
+            cost=sweep.pressure.name, strength=1.0, loss=1.0, seed_cost=seed_cost, ramp=0.0
+        )
+        fit(
+            search,
+            Splits(**few),
+            sweep.task,
+            Phase(epochs=1, lr=sweep.recipe.search.lr),
+            name=f"{method}.search",
+            batch_size=sweep.recipe.batch_size,
+            seed=sweep.seed,
+            pressure=pressure,
+        )
+        net = search.export()
+
+
+def _first(split: Split, count: int) -> Split:
+    return Split(tuple(value[:count] for value in split.inputs), split.target[:count])

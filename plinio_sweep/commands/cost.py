@@ -1,0 +1,96 @@
+"""`plinio-sweep cost`: any net, counted layer by layer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from costs import MODELS, CostModel
+from plinio_sweep.graph.count import CostReport, cost_of
+from plinio_sweep.graph.trace import random_inputs
+from plinio_sweep.plugin import load_study, resolve
+from plinio_sweep.view.report import format_cost
+
+
+def print_costs(
+    reference: str, models: tuple[str, ...], input_shape: str | None, as_json: bool
+) -> None:
+    """Prints the costs of what `reference` names.
+
+    Raises:
+        ValueError: For an unknown net or model, or no input shape where one is needed.
+    """
+    net, example, own = _net(reference, input_shape)
+    known = {**MODELS, **own}
+    chosen = {_model(name, known).name: _model(name, known) for name in models or known}
+    report = cost_of(net, example, chosen)
+    if as_json:
+        form = {"totals": report.totals, "units": report.units, "layers": report.layers}
+        click.echo(json.dumps({**form, "uncovered": report.uncovered}, indent=2))
+    else:
+        Console().print(_table(report))
+        if report.uncovered:
+            click.echo(f"counted as storage only: {', '.join(report.uncovered)}")
+
+
+def _net(
+    reference: str, shape: str | None
+) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, CostModel]]:
+    if reference.endswith(".py"):
+        sweep = load_study(Path(reference))
+        net = sweep.task.net()
+        given = sweep.task.data().example() if shape is None else None
+        return net, given or random_inputs(net, _sizes(shape or "")), dict(sweep.models)
+    found = resolve(reference, "plinio_sweep.nets")
+    net = found if isinstance(found, nn.Module) else found()
+    if not isinstance(net, nn.Module):
+        raise ValueError(
+            f"`{reference}` must be a net or make one, but made {type(net).__name__}; name another."
+        )
+    if shape is None:
+        raise ValueError(
+            f"`{reference}` needs its input's shape, but none was given; pass for instance "
+            f"--input-shape 3,32,32."
+        )
+    return net, random_inputs(net, _sizes(shape)), {}
+
+
+def _sizes(text: str) -> tuple[tuple[int, ...], ...]:
+    try:
+        return tuple(tuple(int(size) for size in one.split(",")) for one in text.split(";"))
+    except ValueError:
+        raise ValueError(
+            f"`--input-shape` must be whole numbers with commas, but got {text!r}; write for "
+            f"instance 3,32,32."
+        ) from None
+
+
+def _model(name: str, known: dict[str, CostModel]) -> CostModel:
+    model: Any = resolve(name, "plinio_sweep.costs", dict(known))
+    if not isinstance(model, CostModel):
+        raise ValueError(
+            f"`{name}` must be a cost model, but is {type(model).__name__}; put @cost(unit=...) "
+            f"over its function."
+        )
+    return model
+
+
+def _table(report: CostReport) -> Table:
+    table = Table()
+    for title in ("layer", "kind"):
+        table.add_column(title)
+    for name in report.totals:
+        table.add_column(name, justify="right")
+    for layer in report.layers:
+        cells = [format_cost(layer[name], unit) for name, unit in report.units.items()]
+        table.add_row(layer["name"], layer["op"], *cells)
+    table.add_section()
+    totals = [format_cost(value, report.units[name]) for name, value in report.totals.items()]
+    table.add_row("total", "", *totals)
+    return table

@@ -1,0 +1,182 @@
+"""`plinio-sweep run`: workers, bars, and the front at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from plinio_sweep.engine.local import Workers
+from plinio_sweep.settings import Settings, load_settings, redacted
+from plinio_sweep.sweep.result import StudyRecord
+from plinio_sweep.view import report
+
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_study(path: Path, trials: int | None, workers: int, accept_drift: bool) -> int:
+    """Starts or continues the study at `path`; its exit code.
+
+    Raises:
+        ValueError: When the study, its database or its folder can't be used.
+    """
+    from plinio_sweep.plugin import load_study
+    from plinio_sweep.store import tracking
+    from plinio_sweep.sweep.drive import open_study
+    from plinio_sweep.sweep.reading import record_of
+
+    settings = load_settings(path)
+    sweep = load_study(path)
+    study = open_study(sweep, settings, file=path.name, accept_drift=accept_drift)
+    target = trials or sweep.trials
+    study.set_user_attr("target", target)
+    click.echo(f"study {sweep.name} in {redacted(settings.storage_url)}")
+    click.echo(f"files in {settings.folder}")
+    if settings.tracking_uri and not tracking.available():
+        click.echo(
+            "MLflow is not installed, so no run is tracked: pip install 'plinio-sweep[mlflow]'"
+        )
+    arguments = ["--trials", str(target)]
+    record = record_of(study, settings.folder)
+    with _Bars(target, record) as bars:
+        errors = _run_workers(path, workers, arguments, settings, bars)
+        if errors is None:
+            return _stopped(path, record_of(study, settings.folder), workers)
+        if not errors and _missing(record_of(study, settings.folder), target):
+            # The last trials died with a worker after the others had ended: once more for them.
+            errors = _run_workers(path, 1, arguments, settings, bars)
+        if not errors:
+            errors = _run_workers(path, 1, [*arguments, "--finish"], settings, bars)
+    if errors is None:
+        return _stopped(path, record_of(study, settings.folder), workers)
+    if errors:
+        raise ValueError(" ".join(errors))
+    record = record_of(study, settings.folder)
+    _save_figure(study, record)
+    print_front(record)
+    _print_next(path, record)
+    return FAILED if record.count("failed") else DONE
+
+
+def _missing(record: StudyRecord, target: int) -> bool:
+    return sum(record.count(state) for state in ("complete", "pruned", "failed")) < target
+
+
+def _run_workers(
+    path: Path, workers: int, arguments: list[str], settings: Settings, bars: _Bars
+) -> list[str] | None:
+    """Runs workers to their end; what went wrong, or nothing at all after Ctrl-C."""
+    group = Workers(path, workers, arguments, settings.logs, bars.hear)
+    try:
+        group.run()
+    except KeyboardInterrupt:
+        bars.say("stopping: each worker puts its trial back into the queue")
+        group.stop()
+        return None
+    return group.errors
+
+
+def _stopped(path: Path, record: StudyRecord, workers: int) -> int:
+    more = f" --workers {workers}" if workers > 1 else ""
+    click.echo(f"stopped: {report.summary_line(record)}")
+    click.echo(f"continue with: plinio-sweep run {path}{more}")
+    return INTERRUPTED
+
+
+def print_front(record: StudyRecord) -> None:
+    """The front as a table, what failed, and the sum of it."""
+    console = Console()
+    if record.count("complete"):
+        console.print(report.front_table(record))
+    for line in report.failures(record):
+        click.echo(line)
+    click.echo(report.summary_line(record))
+
+
+def _print_next(path: Path, record: StudyRecord) -> None:
+    from plinio_sweep.view.front import front
+
+    click.echo("next:")
+    click.echo(f"  plinio-sweep show {path} --plot front.png")
+    if points := front(record):
+        click.echo(f"  plinio-sweep export {path} {points[0].number} model")
+    click.echo(f"  plinio-sweep serve {path}")
+
+
+def _save_figure(study: Any, record: StudyRecord) -> None:
+    from plinio_sweep.view.dashboard import save_front
+    from plinio_sweep.view.front import front
+
+    if len(record.objectives) < 2 or not front(record):
+        return
+    try:
+        save_front(study, record)
+    except ImportError:
+        return  # the dashboard is an extra
+
+
+class _Bars:
+    """A bar for the trials, and one for the epochs of each worker."""
+
+    def __init__(self, target: int, record: StudyRecord) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            transient=True,
+        )
+        self._target = target
+        done = sum(record.count(state) for state in ("complete", "pruned", "failed"))
+        self._trials = self._progress.add_task("trials", total=target, completed=min(done, target))
+        self._workers: dict[int, TaskID] = {}
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        self._progress.console.print(redacted(text), markup=False, highlight=False)
+
+    def hear(self, worker: int, event: Mapping[str, Any]) -> None:
+        """Shows one event of one worker."""
+        kind = event.get("event")
+        if kind == "epoch":
+            self._epoch(worker, event)
+        elif kind in ("complete", "failed") or (kind == "lost" and event.get("given_up")):
+            self._progress.advance(self._trials)
+        if kind == "failed":
+            self.say(f"trial {event['trial']} failed: {event['reason']}")
+        elif kind == "lost":
+            self.say(f"trial {event['trial']} is taken up again: {event['reason']}")
+        elif kind == "warning":
+            self.say(str(event["text"]))
+        elif kind == "complete" and not self._progress.console.is_terminal:
+            self.say(f"trial {event['trial']} complete: {event['values']}")
+
+    def _epoch(self, worker: int, event: Mapping[str, Any]) -> None:
+        trial = "seed net" if event["trial"] is None else f"trial {event['trial']}"
+        text = f"worker {worker}: {trial}, {event['phase']}"
+        if worker not in self._workers:
+            self._workers[worker] = self._progress.add_task(text)
+        task = self._workers[worker]
+        self._progress.update(
+            task, description=text, completed=event["epoch"], total=event["epochs"]
+        )

@@ -1,0 +1,139 @@
+"""Starts N workers on this machine, listens to them, and starts anew those that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RESTARTS = 3  # of a worker that dies without a word, in a row
+GRACE = 30.0  # [s] for a worker to put its trial back
+
+Heard = Callable[[int, Mapping[str, Any]], None]  # worker, event
+
+
+@dataclass(slots=True)
+class _Process:
+    worker: int
+    process: subprocess.Popen[str]
+    deaths: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+class Workers:
+    """A group of worker processes on one study.
+
+    Args:
+        study: Path of the study file, which each worker loads itself.
+        workers: How many.
+        arguments: Further arguments of each worker.
+        logs: Folder for what they print.
+        heard: Hears their events, on the calling thread.
+    """
+
+    def __init__(
+        self, study: Path, workers: int, arguments: list[str], logs: Path, heard: Heard
+    ) -> None:
+        self._study, self._arguments, self._logs, self._heard = study, arguments, logs, heard
+        self._threads = max(1, (os.cpu_count() or 1) // workers)
+        self._events: queue.Queue[tuple[int, Mapping[str, Any] | None]] = queue.Queue()
+        self._running: dict[int, _Process] = {}
+        self.errors: list[str] = []
+        self.wrong_use = False
+        for worker in range(workers):
+            self._start(worker, 0)
+
+    def run(self) -> None:
+        """Listens until all workers have ended."""
+        while self._running:
+            worker, event = self._events.get()
+            if event is not None:
+                self._hear(worker, event)
+            else:
+                self._ended(self._running.pop(worker))
+
+    def stop(self) -> None:
+        """Asks all workers to put their trials back and end; kills those that don't."""
+        for running in self._running.values():
+            running.process.terminate()
+        end = time.monotonic() + GRACE
+        for running in self._running.values():
+            try:
+                running.process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                running.process.kill()
+
+    def _start(self, worker: int, deaths: int) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "plinio_sweep.engine.worker", str(self._study)]
+        threads = str(self._threads)
+        with (self._logs / f"worker-{worker}.log").open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [*command, *self._arguments, "--threads", threads],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                encoding="utf-8",
+                env={**os.environ, "OMP_NUM_THREADS": threads},
+                # Ctrl-C is for us to hear; workers get a signal that they can act on.
+                start_new_session=True,
+            )
+        self._running[worker] = _Process(worker, process, deaths)
+        threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
+
+    def _listen(self, worker: int, process: subprocess.Popen[str]) -> None:
+        for event in _events(process):
+            self._events.put((worker, event))
+        process.wait()
+        self._events.put((worker, None))
+
+    def _hear(self, worker: int, event: Mapping[str, Any]) -> None:
+        if event.get("event") == "error":
+            self._running[worker].errors.append(str(event["text"]))
+        if event.get("event") in ("complete", "failed"):
+            self._running[worker].deaths = 0
+        self._heard(worker, event)
+
+    def _ended(self, ended: _Process) -> None:
+        code = ended.process.returncode
+        if code in (0, 3):
+            return
+        if code == 2:
+            self.wrong_use = True
+            self.errors += [text for text in ended.errors if text not in self.errors]
+        elif ended.deaths + 1 < RESTARTS:
+            died = f"worker {ended.worker} ended {_how(code)} and is started again"
+            self._heard(ended.worker, {"event": "warning", "text": died})
+            self._start(ended.worker, ended.deaths + 1)
+        else:
+            log = self._logs / f"worker-{ended.worker}.log"
+            last = ended.errors[-1] if ended.errors else f"it ended {_how(code)}"
+            self.errors.append(
+                f"A worker must not die {RESTARTS} times in a row, but worker {ended.worker} did: "
+                f"{last}; its log is {log}."
+            )
+
+
+def _events(process: subprocess.Popen[str]) -> Iterator[Mapping[str, Any]]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # half a line: its writer was killed
+        if isinstance(event, dict):
+            yield event
+
+
+def _how(code: int) -> str:
+    return f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"

@@ -1,0 +1,151 @@
+"""One worker as a process: `python -m plinio_sweep.engine.worker STUDY`. Start any number.
+
+Its standard output carries events, one JSON object a line; what a study prints goes to standard
+error. Exit codes: 0 done, 1 stopped by an error of its own, 2 wrong use, 3 asked to stop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+DONE, BROKEN, WRONG_USE, STOPPED = 0, 1, 2, 3
+
+
+class Events:
+    """Writes events to a pipe; when nobody reads it any more, the worker is to stop."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._stop = threading.Event()
+
+    def say(self, event: Mapping[str, Any]) -> None:
+        """Writes one event."""
+        try:
+            self._stream.write(json.dumps(event, default=str) + "\n")
+            self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            # Whoever started us is gone: stop rather than train for nobody.
+            self._stop.set()
+
+    def stop(self, *_: Any) -> None:
+        """Asks the worker to stop, as a signal handler does."""
+        self._stop.set()
+
+    def stopping(self) -> bool:
+        """Whether the worker is to stop."""
+        return self._stop.is_set()
+
+
+@click.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--trials", type=int, required=True)
+@click.option("--threads", type=int, default=1)
+@click.option("--accept-drift", is_flag=True)
+@click.option("--finish", is_flag=True, help="Only measure the front on test data.")
+def main(study: Path, trials: int, threads: int, accept_drift: bool, finish: bool) -> None:
+    """Works on STUDY until it has its trials."""
+    events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, events.stop)
+    raise SystemExit(
+        _guarded(events, lambda: _work(events, study, trials, threads, accept_drift, finish))
+    )
+
+
+def _guarded(events: Events, action: Callable[[], None]) -> int:
+    from plinio_sweep.sweep.drive import StoppedError
+
+    try:
+        action()
+    except StoppedError:
+        return STOPPED
+    except (ValueError, TypeError, OSError) as error:
+        traceback.print_exc()
+        events.say({"event": "error", "text": " ".join(str(error).split())})
+        return WRONG_USE
+    except Exception as error:
+        traceback.print_exc()
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        events.say({"event": "error", "text": text})
+        return BROKEN
+    return DONE
+
+
+def _work(
+    events: Events, path: Path, trials: int, threads: int, accept_drift: bool, finish: bool
+) -> None:
+    import torch
+
+    from plinio_sweep.plugin import load_study
+    from plinio_sweep.settings import load_settings
+    from plinio_sweep.store.artifacts import FolderStore
+    from plinio_sweep.sweep.drive import Worker, open_study
+
+    # One thread a worker: K processes on K cores beat one process on all of them.
+    torch.set_num_threads(threads)
+    sweep, settings = load_study(path), load_settings(path)
+    opened = open_study(sweep, settings, file=path.name, accept_drift=accept_drift)
+    worker = Worker(
+        sweep=sweep,
+        settings=settings,
+        store=FolderStore(settings.artifacts),
+        study=opened,
+        target=trials,
+        tracker=None if finish else _tracker(events, sweep.name, settings),
+        annotator=None if finish else _annotator(settings),
+        say=events.say,
+        stopping=events.stopping,
+    )
+    if finish:
+        _finish(worker)
+    else:
+        worker.work()
+
+
+def _finish(worker: Any) -> None:
+    from plinio_sweep.view.front import front
+
+    record = worker.record()
+    wanted = {str(trial.number): trial.artifact for trial in front(record)}
+    if record.baseline is not None:
+        wanted["seed"] = record.baseline.artifact
+    worker.measure(wanted)
+
+
+def _tracker(events: Events, name: str, settings: Any) -> Any:
+    from plinio_sweep.store import tracking
+
+    if not settings.tracking_uri or not tracking.available():
+        return None
+    try:
+        root = settings.folder / "mlflow"
+        return tracking.MlflowTracker(settings.tracking_uri, name, root)
+    except Exception as error:
+        # A tracking store that is down never stops a study.
+        text = f"MLflow is left out: {' '.join(str(error).split())[:300]}"
+        events.say({"event": "warning", "text": text})
+        return None
+
+
+def _annotator(settings: Any) -> Any:
+    from plinio_sweep.view.dashboard import DashboardAnnotator
+
+    try:
+        return DashboardAnnotator(settings.folder / "dashboard")
+    except ImportError:
+        return None
+
+
+if __name__ == "__main__":
+    main()

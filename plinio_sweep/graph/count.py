@@ -1,0 +1,67 @@
+"""The cost of any plain net, layer by layer, with no search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from costs import CostModel, total
+from plinio_sweep.graph.table import analyze
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostReport:
+    """Costs of a net.
+
+    Args:
+        totals: By model.
+        units: By model.
+        layers: One row a call of a layer, in order: its name, kind and cost under each model.
+        uncovered: Layers that hold parameters but whose work no formula covers.
+    """
+
+    totals: Mapping[str, float]
+    units: Mapping[str, str]
+    layers: tuple[Mapping[str, Any], ...]
+    uncovered: tuple[str, ...]
+
+
+@torch.no_grad()
+def cost_of(
+    net: nn.Module, example: Tensor | tuple[Tensor, ...], models: Mapping[str, CostModel]
+) -> CostReport:
+    """Counts `net` as it is, at 32 bit.
+
+    Args:
+        net: Any module whose forward pass can be traced; it is not changed.
+        example: Its input, or its inputs.
+        models: Cost models by name.
+
+    Raises:
+        UntraceableError: When the forward pass depends on values.
+
+    Example:
+        >>> from costs import macs
+        >>> cost_of(nn.Linear(4, 2), torch.zeros(2, 4), {"macs": macs}).totals
+        {'macs': 8.0}
+    """
+    one = torch.ones((), dtype=torch.float64)
+    rows = [(row.spec, one) for row in analyze(net, example)[1].rows]
+    layers = tuple(
+        {
+            "name": spec.name,
+            "op": spec.op,
+            **{name: float(total(model, [(spec, one)])) for name, model in models.items()},
+        }
+        for spec, _ in rows
+    )
+    return CostReport(
+        totals={name: float(total(model, rows)) for name, model in models.items()},
+        units={name: model.unit for name, model in models.items()},
+        layers=layers,
+        uncovered=tuple(spec.name for spec, _ in rows if spec.op == "other"),
+    )

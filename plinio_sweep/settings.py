@@ -1,0 +1,122 @@
+"""Where things run: storage, tracking, artefacts, device. What is searched is Python, this is TOML.
+
+Read from `[tool.plinio-sweep]` of the nearest pyproject.toml, or from plinio-sweep.toml, above the
+study; `PLINIO_SWEEP_STORAGE` and its like go first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+FOLDER = ".plinio-sweep"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where the results of a study go and what computes them.
+
+    Args:
+        folder: Holds databases, artefacts and logs; `.plinio-sweep` beside the study by default.
+        storage: URL of the study's database; SQLite in `folder` when empty.
+        tracking: URI of MLflow; SQLite in `folder` when empty, "none" for no tracking.
+        device: What torch calls it: "cpu", "cuda:0".
+        lock_timeout: How long to wait for a busy database [s].
+    """
+
+    folder: Path
+    storage: str = ""
+    tracking: str = ""
+    device: str = "cpu"
+    lock_timeout: float = 60.0
+
+    @property
+    def storage_url(self) -> str:
+        """URL of the study's database."""
+        return self.storage or f"sqlite:///{self.folder / 'study.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """URI of MLflow; empty for no tracking."""
+        if self.tracking == "none":
+            return ""
+        return self.tracking or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Root of the content-addressed artefacts."""
+        return self.folder / "artifacts"
+
+    @property
+    def logs(self) -> Path:
+        """Where workers write what they say."""
+        return self.folder / "logs"
+
+
+def load_settings(study: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings for the study in the file `study`.
+
+    Raises:
+        ValueError: For unknown names, values of a wrong kind or a file that is no TOML.
+    """
+    study = study.absolute()
+    found: dict[str, Any] = {}
+    for folder in study.parents:
+        if (table := _table(folder)) is not None:
+            found = dict(table)
+            if isinstance(place := found.get("folder"), str):
+                found["folder"] = str(folder / place)
+            break
+    names = {f.name for f in fields(Settings)}
+    for name in names:
+        if value := environment.get(f"PLINIO_SWEEP_{name.upper()}"):
+            found[name] = value
+    if unknown := sorted(found.keys() - names):
+        raise ValueError(
+            f"Settings must be among {sorted(names)}, but got {unknown}; correct the names in "
+            f"[tool.plinio-sweep]."
+        )
+    settings = Settings(folder=study.parent / FOLDER)
+    for name, value in found.items():
+        settings = replace(settings, **{name: _convert(name, value)})
+    return settings
+
+
+def _table(folder: Path) -> Mapping[str, Any] | None:
+    own, project = folder / "plinio-sweep.toml", folder / "pyproject.toml"
+    try:
+        if own.is_file():
+            return tomllib.loads(own.read_text(encoding="utf-8"))
+        if project.is_file():
+            tools = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {})
+            table = tools.get("plinio-sweep")
+            return table if isinstance(table, dict) else None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"Settings must be TOML, but {folder} holds none: {error}.") from error
+    return None
+
+
+def _convert(name: str, value: Any) -> Any:
+    if name == "folder" and isinstance(value, str):
+        return Path(value).absolute()
+    if name == "lock_timeout":
+        try:
+            seconds = float(value)
+        except (TypeError, ValueError):
+            seconds = -1.0
+        if seconds >= 0:
+            return seconds
+    elif isinstance(value, str):
+        return value
+    kind = "a number of seconds, 0 or more" if name == "lock_timeout" else "a string"
+    raise ValueError(f"Setting `{name}` must be {kind}, but got {value!r}; correct it.")
+
+
+def redacted(text: str) -> str:
+    """`text` with the passwords of its URLs hidden: for everything printed or logged."""
+    return re.sub(r"(?<=://)([^:/@\s]*):[^@/\s]*@", r"\1:***@", text)

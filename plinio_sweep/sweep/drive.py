@@ -1,0 +1,415 @@
+"""Drives Optuna: what one worker does from claiming a trial to telling its values.
+
+Every step that reads the study and then changes it happens under one lock, so that any number of
+workers come to exactly the trials that were asked for. A worker holds a lock file of its own while
+it lives; the system frees it when the process dies, however it dies, and the next worker on this
+machine puts the trial it left back into the queue.
+"""
+
+from __future__ import annotations
+
+import socket
+import uuid
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import filelock
+import optuna
+import torch
+from optuna.trial import TrialState, create_trial
+
+from plinio_sweep.graph.count import cost_of
+from plinio_sweep.settings import Settings
+from plinio_sweep.sweep.definition import differences, digest
+from plinio_sweep.sweep.reading import record_of, values_of
+from plinio_sweep.sweep.result import StudyRecord, TrialResult
+from plinio_sweep.sweep.stage import Ground, Plan, Store
+from plinio_sweep.sweep.storage import exclusive, explained, open_storage
+from plinio_sweep.sweep.study import Sweep
+from plinio_sweep.sweep.tracker import Annotator, Tracker
+from plinio_sweep.sweep.trial import load_net, run_trial, seed_net
+from plinio_sweep.train.history import Epoch
+from plinio_sweep.train.loop import Watch, evaluate
+from plinio_sweep.train.recipe import Splits
+
+MAX_LOSSES = 3  # a trial that took that many workers with it is given up
+COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+Say = Callable[[Mapping[str, Any]], None]
+
+
+class StoppedError(Exception):
+    """The worker was asked to end; its trial goes back into the queue."""
+
+
+class DriftError(ValueError):
+    """The study file says another study than the database."""
+
+
+def open_study(
+    sweep: Sweep, settings: Settings, *, file: str = "", accept_drift: bool = False
+) -> optuna.Study:
+    """The study of `sweep`, created or continued.
+
+    Raises:
+        StorageError: When the database can't be used.
+        DriftError: When the stored study was defined otherwise, with the fields that differ.
+    """
+    storage = open_storage(settings, create=True)
+    with explained(settings), exclusive(settings):
+        known = [s.study_name for s in optuna.get_all_study_summaries(storage)]
+        axes = sweep.axes
+        study = optuna.create_study(
+            study_name=sweep.name,
+            storage=storage,
+            directions=[axis.direction for axis in axes],
+            load_if_exists=True,
+        )
+        definition = sweep.definition()
+        if sweep.name in known and not accept_drift:
+            _check_drift(sweep, study.user_attrs.get("definition"), definition)
+        elif sweep.name in known and [d.name.lower() for d in study.directions] != [
+            axis.direction for axis in axes
+        ]:
+            raise DriftError(
+                f"The objectives of study {sweep.name!r} can't change in their sense; give the "
+                f"sweep another `name`."
+            )
+        attrs = {
+            "definition": definition,
+            "objectives": [asdict(axis) for axis in axes],
+            "limits": dict(sweep.limits),
+            "units": {name: model.unit for name, model in sweep.models.items()},
+            "file": file,
+        }
+        for name, value in attrs.items():
+            if study.user_attrs.get(name) != value:
+                study.set_user_attr(name, value)
+        with warnings.catch_warnings():
+            # Optuna calls it experimental; the dashboard needs it to name the axes.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([axis.name for axis in axes])
+        return study
+
+
+def _check_drift(sweep: Sweep, old: Any, new: Any) -> None:
+    changed = differences(old, new) if old is not None else []
+    if changed:
+        raise DriftError(
+            f"A study must stay as it was started, but {sweep.name!r} changed in "
+            f"{'; '.join(changed)}; give the sweep another `name`, undo the change, or pass "
+            f"--accept-drift."
+        )
+
+
+def ground_of(sweep: Sweep, settings: Settings, store: Store) -> Ground:
+    """What all trials of `sweep` stand on; loads the data.
+
+    Raises:
+        ValueError: When the data can't be loaded or the device does not exist.
+    """
+    try:
+        device = torch.device(settings.device)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"`device` must be one of this machine, but {settings.device!r} is not: "
+            f'{str(error).splitlines()[0]}; "cpu" always is.'
+        ) from error
+    data = sweep.task.data()
+    if not isinstance(data, Splits):
+        raise TypeError(
+            f"`data` must return Splits(train=…, validation=…, test=…), but returned "
+            f"{type(data).__name__}; wrap it."
+        )
+    return Ground(
+        task=sweep.task,
+        data=data.to(device),
+        recipe=sweep.recipe,
+        pressure=sweep.pressure,
+        models=sweep.models,
+        store=store,
+        device=device,
+    )
+
+
+@dataclass(eq=False, kw_only=True)
+class Worker:
+    """One process that works on a study.
+
+    Args:
+        sweep: What is searched.
+        settings: Where.
+        store: Where trained things are kept.
+        study: As `open_study` gives it.
+        target: Number of trials in all.
+        tracker: Told of every trial, when given.
+        annotator: Writes beside every trial, when given.
+        say: Hears events: epochs, trials, warnings.
+        stopping: Whether to end soon.
+    """
+
+    sweep: Sweep
+    settings: Settings
+    store: Store
+    study: optuna.Study
+    target: int
+    tracker: Tracker | None = None
+    annotator: Annotator | None = None
+    say: Say = lambda event: None
+    stopping: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        self.name = f"{socket.gethostname()}:{uuid.uuid4().hex[:12]}"
+        self.number: int | None = None  # of the trial in hand
+        self.watch = Watch(epoch=self._epoch, step=self._step)
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Runs trials until there are `target`.
+
+        Raises:
+            StoppedError: When asked to stop.
+            StorageError: When the database can't be used.
+            ValueError: When net and data don't fit each other.
+        """
+        with explained(self.settings), self._alive():
+            ground = self._ground()
+            self._ensure_baseline(ground)
+            while (trial := self._claim()) is not None:
+                self._run(ground, trial)
+
+    def measure(self, artifacts: Mapping[str, str]) -> None:
+        """Measures stored nets on the test split, each once for ever.
+
+        Args:
+            artifacts: By what the results are filed under: a trial's number, or "seed".
+        """
+        with explained(self.settings), self._alive():
+            missing = {k: v for k, v in artifacts.items() if f"test:{k}" not in self.attrs}
+            ground = self._ground() if missing else None
+            for key, artifact in missing.items():
+                folder = self.store.find(artifact)
+                if folder is not None and ground is not None:
+                    net = load_net(ground, folder)
+                    score = evaluate(net, ground.data.part("test"), self.sweep.task)
+                    values = {f"test_{name}": value for name, value in score.metrics.items()}
+                    self.study.set_user_attr(f"test:{key}", values)
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """What the study remembers beside its trials."""
+        return self.study.user_attrs
+
+    def record(self) -> StudyRecord:
+        """The study as it stands."""
+        return record_of(self.study, self.settings.folder)
+
+    def _ground(self) -> Ground:
+        ground = ground_of(self.sweep, self.settings, self.store)
+        # Now, not after minutes of training: does the net run on the data, can it be traced?
+        cost_of(seed_net(ground), ground.data.example(), ground.models)
+        return ground
+
+    def _ensure_baseline(self, ground: Ground) -> None:
+        plan = Plan(stages=(), seed=self._seed("baseline"))
+        key = ground.plan_key(plan, self.sweep.seed)
+        with self.store.lock(f"baseline-{key}"):
+            if self.attrs.get("baseline", {}).get("artifact") == key:
+                return
+            result, _, _ = run_trial(ground, plan, warmup_seed=self.sweep.seed, watch=self.watch)
+            stored = {"metrics": result.metrics, "costs": result.costs, "artifact": key}
+            self.study.set_user_attr("baseline", stored)
+        self.say({"event": "baseline", **stored})
+
+    # -- claiming -------------------------------------------------------------------------------
+
+    def _claim(self) -> optuna.Trial | None:
+        with exclusive(self.settings):
+            if self.stopping():
+                raise StoppedError
+            self._reap()
+            trials = self.study.get_trials(deepcopy=False)
+            counted = sum(t.state in COUNTED or _failed(t) for t in trials)
+            if counted >= self.target:
+                return None
+            self.study.sampler = self.sweep.sampler(self._seed("sampler", self.name_seed(trials)))
+            trial = self.study.ask()
+            attrs = self.study.get_trials(deepcopy=False)[trial.number].user_attrs
+            if "uid" not in attrs:
+                trial.set_user_attr("uid", trial.number)
+            trial.set_user_attr("worker", self.name)
+            # Chosen under the lock, so that the next worker's sampler sees what is running.
+            self._plan(trial)
+            self.number = trial.number
+            return trial
+
+    @staticmethod
+    def name_seed(trials: list[optuna.trial.FrozenTrial]) -> int:
+        """What sets one draw of the sampler apart from the next: how many trials there were.
+
+        Claims are made one at a time, so no two workers meet the same number.
+        """
+        return len(trials)
+
+    def _plan(self, trial: optuna.Trial) -> Plan:
+        uid = trial.user_attrs["uid"]
+        return self.sweep.space.suggest(trial, self._seed("trial", uid))
+
+    def _seed(self, *what: Any) -> int:
+        return int(digest([self.sweep.seed, *what])[:7], 16)
+
+    def _reap(self) -> None:
+        """Puts trials of dead workers of this machine back into the queue."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            worker = trial.user_attrs.get("worker")
+            if worker is not None and worker != self.name and self._dead(worker):
+                self._requeue(trial, "its worker died")
+
+    def _requeue(self, trial: optuna.trial.FrozenTrial, why: str) -> None:
+        storage, identity = self.study._storage, trial._trial_id
+        attrs = trial.user_attrs
+        losses = [*attrs.get("retry_of", []), trial.number]
+        given_up = why == "its worker died" and attrs.get("deaths", 0) + 1 >= MAX_LOSSES
+        if given_up:
+            reason = f"given up: {MAX_LOSSES} workers died of it (trials {losses})"
+            storage.set_trial_user_attr(identity, "error", reason)
+        else:
+            storage.set_trial_user_attr(identity, "lost", why)
+        self.study.tell(trial.number, state=TrialState.FAIL)
+        self.say({"event": "lost", "trial": trial.number, "reason": why, "given_up": given_up})
+        if self.tracker is not None and "run" in attrs:
+            self._tell_tracker(lambda t: t.fail(attrs["run"], why, lost=True))
+        if given_up:
+            return
+        kept = {k: v for k, v in attrs.items() if k in ("uid", "run")}
+        deaths = attrs.get("deaths", 0) + (why == "its worker died")
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.WAITING,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={**kept, "retry_of": losses, "deaths": deaths},
+            )
+        )
+
+    # -- life and death -------------------------------------------------------------------------
+
+    def _lock(self, name: str) -> filelock.FileLock:
+        folder = self.settings.folder / "workers"
+        folder.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(folder / f"{name.rpartition(':')[2]}.lock", timeout=0)
+
+    def _alive(self) -> filelock.BaseFileLock:
+        return self._lock(self.name)
+
+    def _dead(self, worker: str) -> bool:
+        if worker.rpartition(":")[0] != socket.gethostname():
+            return False  # on another machine: its lock can't be seen from here
+        lock = self._lock(worker)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            return False
+        lock.release()
+        return True
+
+    # -- one trial ------------------------------------------------------------------------------
+
+    def _run(self, ground: Ground, trial: optuna.Trial) -> None:
+        self.say({"event": "start", "trial": trial.number, "params": trial.params})
+        run = self._start_run(trial)
+        try:
+            plan = self._plan(trial)
+            result, net, folder = run_trial(
+                ground, plan, warmup_seed=self.sweep.seed, watch=self.watch
+            )
+            values = values_of(self.sweep.axes, result.metrics, result.costs)
+        except StoppedError:
+            with exclusive(self.settings):
+                frozen = self.study.get_trials(deepcopy=False)[trial.number]
+                self._requeue(frozen, "it was interrupted")
+            raise
+        except OSError:
+            raise  # a full disk or lost rights hit every trial: this one waits for the next run
+        except Exception as error:
+            self._fail(trial, run, error)
+            return
+        self._record(trial, result)
+        if self.annotator is not None:
+            self._attempt("annotate", lambda: self._annotator().annotate(trial, result, folder))
+        if run is not None:
+            example = ground.data.example()
+            self._tell_tracker(lambda t: t.finish(run, result, net, example, folder))
+        self.study.tell(trial, values, skip_if_finished=True)
+        self.say({"event": "complete", "trial": trial.number, "values": values})
+        self.number = None
+
+    def _record(self, trial: optuna.Trial, result: TrialResult) -> None:
+        for name in ("metrics", "costs", "estimates", "artifact", "seconds"):
+            trial.set_user_attr(name, getattr(result, name))
+        known = {**_bare(result.metrics), **result.costs}
+        for name, bound in self.sweep.limits.items():
+            bare = name.removeprefix("-")
+            value = -known[bare] if name.startswith("-") else known[bare]
+            # Relative to the bound: limits in bytes and in accuracy weigh alike.
+            if name not in trial.constraints:
+                trial.set_constraint(name, (value - bound) / max(abs(bound), 1e-12))
+
+    def _fail(self, trial: optuna.Trial, run: str | None, error: Exception) -> None:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, ArithmeticError | ValueError):
+            reason = f"{type(error).__name__}: {reason}"
+        trial.set_user_attr("error", reason[:1000])
+        trial.set_user_attr("error_kind", type(error).__name__)
+        if run is not None:
+            self._tell_tracker(lambda t: t.fail(run, reason))
+        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        self.say({"event": "failed", "trial": trial.number, "reason": reason})
+        self.number = None
+
+    # -- what a trial never depends on ------------------------------------------------------------
+
+    def _start_run(self, trial: optuna.Trial) -> str | None:
+        known: str | None = trial.user_attrs.get("run")
+        found: list[str] = []
+        self._tell_tracker(lambda t: found.append(t.start(trial.number, trial.params, known)))
+        if found and found[0] != known:
+            trial.set_user_attr("run", found[0])
+        return found[0] if found else None
+
+    def _tell_tracker(self, action: Callable[[Tracker], None]) -> None:
+        tracker = self.tracker
+        if tracker is not None:
+            self._attempt("track", lambda: action(tracker))
+
+    def _annotator(self) -> Annotator:
+        assert self.annotator is not None
+        return self.annotator
+
+    def _attempt(self, what: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            # Tracking is a record for people: it may fail, the result is in the database.
+            reason = " ".join(str(error).split())[:300]
+            self.say({"event": "warning", "text": f"can't {what} trial {self.number}: {reason}"})
+
+    def _epoch(self, epoch: Epoch, epochs: int) -> None:
+        found = {"phase": epoch.phase, "epoch": epoch.index + 1, "epochs": epochs}
+        self.say({"event": "epoch", "trial": self.number, **found})
+
+    def _step(self) -> None:
+        if self.stopping():
+            raise StoppedError
+
+
+def _failed(trial: optuna.trial.FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and "lost" not in trial.user_attrs
+
+
+def _bare(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name.removeprefix("validation_"): value for name, value in metrics.items()}

@@ -1,0 +1,145 @@
+"""Reads a stored study as plain data: with Optuna, without torch and without the study file."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from plinio_sweep.settings import Settings
+from plinio_sweep.sweep.result import (
+    BaselineRecord,
+    Objective,
+    State,
+    StudyRecord,
+    TrialRecord,
+)
+from plinio_sweep.sweep.storage import StorageError, explained, open_storage
+
+_STATES: Mapping[optuna.trial.TrialState, State] = {
+    optuna.trial.TrialState.COMPLETE: "complete",
+    optuna.trial.TrialState.FAIL: "failed",
+    optuna.trial.TrialState.PRUNED: "pruned",
+    optuna.trial.TrialState.RUNNING: "running",
+    optuna.trial.TrialState.WAITING: "waiting",
+}
+
+
+def read_study(path: Path, settings: Settings) -> StudyRecord:
+    """The stored study of the file at `path`.
+
+    Raises:
+        StorageError: When it was never started or its database can't be used.
+    """
+    storage = open_storage(settings, create=False)
+    with explained(settings):
+        names = [s.study_name for s in optuna.get_all_study_summaries(storage)]
+        name = study_name(path) or _name_by_file(path, storage)
+        if name not in names:
+            raise StorageError(
+                f"The study must have been started, but the database holds {names} and not "
+                f"{name or path.name!r}; start it with plinio-sweep run {path}."
+            )
+        return record_of(optuna.load_study(study_name=name, storage=storage), settings.folder)
+
+
+def study_name(path: Path) -> str | None:
+    """The name of the sweep in a study file, read without running it; nothing if computed.
+
+    Raises:
+        ValueError: When there is no such file.
+    """
+    if not path.is_file():
+        raise ValueError(f"There must be a study file at {path}, but is none; correct the path.")
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError):
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Sweep":
+            for word in node.keywords:
+                if word.arg == "name" and isinstance(word.value, ast.Constant):
+                    return str(word.value.value)
+    return None
+
+
+def _name_by_file(path: Path, storage: Any) -> str | None:
+    for summary in reversed(optuna.get_all_study_summaries(storage)):
+        if summary.user_attrs.get("file") == path.name:
+            return summary.study_name
+    return None
+
+
+def record_of(study: optuna.Study, folder: Path) -> StudyRecord:
+    """What `study` holds by now."""
+    attrs = study.user_attrs
+    tests = {k.removeprefix("test:"): v for k, v in attrs.items() if k.startswith("test:")}
+    axes = tuple(Objective(**axis) for axis in attrs.get("objectives", []))
+    trials = tuple(
+        _trial(trial, tests.get(str(trial.number), {}))
+        for trial in study.get_trials(deepcopy=False)
+        if "lost" not in trial.user_attrs
+    )
+    return StudyRecord(
+        name=study.study_name,
+        objectives=axes,
+        limits=attrs.get("limits", {}),
+        units=attrs.get("units", {}),
+        target_trials=attrs.get("target", 0),
+        trials=trials,
+        baseline=_baseline(attrs.get("baseline"), axes, tests.get("seed", {})),
+        folder=str(folder),
+    )
+
+
+def _trial(trial: optuna.trial.FrozenTrial, test: Mapping[str, float]) -> TrialRecord:
+    attrs = trial.user_attrs
+    return TrialRecord(
+        number=trial.number,
+        state=_STATES[trial.state],
+        values=tuple(trial.values or ()),
+        metrics={**attrs.get("metrics", {}), **test},
+        costs=attrs.get("costs", {}),
+        params=trial.params,
+        feasible=all(value <= 0 for value in trial.constraints.values()),
+        artifact=attrs.get("artifact", ""),
+        reason=attrs.get("error", ""),
+        retry_of=tuple(attrs.get("retry_of", ())),
+        seconds=attrs.get("seconds", 0.0),
+    )
+
+
+def _baseline(
+    stored: Mapping[str, Any] | None, axes: tuple[Objective, ...], test: Mapping[str, float]
+) -> BaselineRecord | None:
+    if stored is None:
+        return None
+    values = values_of(axes, stored["metrics"], stored["costs"])
+    metrics = {**stored["metrics"], **test}
+    return BaselineRecord(
+        values=values, metrics=metrics, costs=stored["costs"], artifact=stored["artifact"]
+    )
+
+
+def values_of(
+    axes: tuple[Objective, ...], metrics: Mapping[str, float], costs: Mapping[str, float]
+) -> tuple[float, ...]:
+    """The objectives of one result, in their order.
+
+    Raises:
+        ArithmeticError: When one is not finite.
+    """
+    values = tuple(
+        float(metrics[f"validation_{axis.name}"] if axis.kind == "metric" else costs[axis.name])
+        for axis in axes
+    )
+    for axis, value in zip(axes, values, strict=True):
+        if not math.isfinite(value):
+            raise ArithmeticError(
+                f"Objectives must be finite, but {axis.name} is {value}; check that metric or cost."
+            )
+    return values

@@ -1,0 +1,169 @@
+"""The study's database: opened so that several processes can share it, errors in one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+import sqlalchemy
+
+from plinio_sweep.settings import Settings, redacted
+
+
+class StorageError(ValueError):
+    """The database can't be used; nothing in it was changed."""
+
+
+@contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """Turns what a database raises into one sentence.
+
+    Raises:
+        StorageError: With the rule, the place and the way out.
+    """
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise StorageError(_sentence(settings, error)) from error
+    except filelock.Timeout as error:
+        raise StorageError(
+            f"The study's lock must come free within {settings.lock_timeout:g} s, but another "
+            f"process holds {error.lock_file}; wait for it or raise `lock_timeout`."
+        ) from error
+    except OSError as error:
+        raise StorageError(_os_sentence(settings.folder, error)) from error
+
+
+def _sentence(settings: Settings, error: BaseException) -> str:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = " ".join(str(getattr(cause, "orig", None) or cause).split()).split("[SQL")[0].strip()
+    url = redacted(settings.storage_url)
+    ways = {
+        "not a database": "move that file away or name another in `storage`",
+        "malformed": "restore it from a copy or name another in `storage`",
+        "locked": "stop the program that holds it or raise `lock_timeout`",
+        "disk is full": "free some space and run the same command again",
+        "disk I/O error": "check the disk's space and limits and run the same command again",
+        "readonly": "make it writable or name another in `storage`",
+        "unable to open": "make its folder writable or name another in `storage`",
+        "version_info": "name an empty database in `storage`",
+        "no such table": "name an empty database in `storage`",
+        "already exists": "name an empty database in `storage`",
+    }
+    way = next((way for sign, way in ways.items() if sign in text), "check `storage`")
+    return (
+        f"The study's database must be usable, but {url} says {redacted(text)!r}; {way}: nothing "
+        f"that was stored is lost."
+    )
+
+
+def _os_sentence(folder: Path, error: OSError) -> str:
+    return (
+        f"The study's folder must be writable, but {error.filename or folder} says "
+        f"{error.strerror or error}; free space, change its rights or name another `folder`: "
+        f"nothing that was stored is lost."
+    )
+
+
+def open_storage(settings: Settings, *, create: bool) -> optuna.storages.RDBStorage:
+    """The database of `settings`, made under a lock when it is new.
+
+    Raises:
+        StorageError: When it can't be used, or is not there and not to be made.
+    """
+    url = settings.storage_url
+    path = sqlite_path(url)
+    if path is not None and not create and not path.is_file():
+        raise StorageError(
+            f"The study must have been started, but there is no database {path}; start it with "
+            f"plinio-sweep run."
+        )
+    with explained(settings):
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        if path is not None:
+            _check_ours(path)
+        # What Optuna tells of its own is no news to our users.
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with exclusive(settings):
+            options = {"timeout": settings.lock_timeout} if path is not None else {}
+            storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": options})
+        if path is not None:
+            _harden(storage)
+        return storage
+
+
+def _check_ours(path: Path) -> None:
+    """Refuses a database of somebody else before Optuna adds its tables to it."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    try:
+        tables = set(sqlalchemy.inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+    if tables and "studies" not in tables:
+        raise StorageError(
+            f"The study's database must be empty or its own, but {path} holds the tables "
+            f"{sorted(tables)[:4]}; name another in `storage`: nothing was changed."
+        )
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of an SQLite URL; nothing for another database."""
+    return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+
+
+def _harden(storage: optuna.storages.RDBStorage) -> None:
+    """Makes SQLite exact for several writers: every transaction takes the write lock at once.
+
+    Without it two workers pop one queued trial (optuna/optuna#4002); a write-ahead log lets readers
+    go on meanwhile.
+    """
+    engine = storage.engine
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def _connected(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def _begun(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # the connection that was opened before the hooks
+
+
+_threads = threading.RLock()
+
+
+@contextmanager
+def exclusive(settings: Settings) -> Iterator[None]:
+    """One process at a time: around what reads the study and then changes it.
+
+    A lock file for SQLite; an advisory lock of the server for PostgreSQL, which reaches across
+    machines.
+    """
+    url = settings.storage_url
+    if not url.startswith("postgresql"):
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(settings.folder / "study.lock", timeout=settings.lock_timeout)
+        with _threads, lock:
+            yield
+        return
+    key = int.from_bytes(hashlib.sha256(b"plinio_sweep").digest()[:8], signed=True)
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with _threads, engine.connect() as connection:
+        connection.execute(sqlalchemy.text("select pg_advisory_lock(:key)"), {"key": key})
+        try:
+            yield
+        finally:
+            connection.execute(sqlalchemy.text("select pg_advisory_unlock(:key)"), {"key": key})

@@ -1,0 +1,133 @@
+"""A study: a task, a recipe, a space and the axes of the front, as one typed value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from costs import MODELS, CostModel, size_bytes
+from plinio_sweep.sweep.definition import describe
+from plinio_sweep.sweep.result import Objective
+from plinio_sweep.sweep.space import Space
+from plinio_sweep.train.recipe import Recipe, Task
+
+if TYPE_CHECKING:
+    import optuna
+
+SamplerFn = Callable[[int], "optuna.samplers.BaseSampler"]  # from a seed
+
+
+def tpe(seed: int) -> optuna.samplers.BaseSampler:
+    """Optuna's tree-structured Parzen estimator with the defaults of its version 5."""
+    import optuna
+
+    return optuna.samplers.TPESampler(seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What is searched. A study file holds exactly one.
+
+    Args:
+        name: Of the study in its database.
+        task: Net, data, loss and metrics.
+        recipe: How each trial is trained.
+        space: What Optuna may choose.
+        pressure: The cost that the gradient feels.
+        objectives: Axes of the front, minimised; "-accuracy" maximises.
+        limits: Upper bounds by metric or cost; {"-accuracy": -0.9} is a lower one.
+        costs: Cost models of one's own, beside the built-in ones.
+        trials: How many in all.
+        seed: Of everything random.
+        sampler: Makes Optuna's sampler from a seed.
+
+    Raises:
+        ValueError: For unknown metrics, costs or methods, and for limits that exclude each other.
+    """
+
+    name: str
+    task: Task
+    recipe: Recipe
+    space: Space = field(default_factory=Space)
+    pressure: CostModel = size_bytes
+    objectives: tuple[str, ...] = ("-accuracy", "size_bytes")
+    limits: Mapping[str, float] = field(default_factory=dict)
+    costs: tuple[CostModel, ...] = ()
+    trials: int = 100
+    seed: int = 0
+    sampler: SamplerFn = tpe
+
+    def __post_init__(self) -> None:
+        if not self.name or not set(self.name) <= _NAME:
+            raise ValueError(
+                f"`name` must be made of letters, digits, '-', '_' and '.', but got "
+                f"{self.name!r}; rename the study."
+            )
+        if self.trials < 1:
+            raise ValueError(f"`trials` must be at least 1, but got {self.trials}; 24 is a start.")
+        self._check_objectives()
+        self._check_limits()
+
+    def _check_objectives(self) -> None:
+        bare = [name.removeprefix("-") for name in self.objectives]
+        if not bare or len(set(bare)) != len(bare):
+            raise ValueError(
+                f"`objectives` must name each axis once, but got {self.objectives}; "
+                f"('-accuracy', 'size_bytes') is a start."
+            )
+        for name in bare:
+            self._check_name("objectives", name)
+
+    def _check_limits(self) -> None:
+        for name, bound in self.limits.items():
+            self._check_name("limits", name.removeprefix("-"))
+            if not math.isfinite(bound):
+                raise ValueError(
+                    f"`limits[{name!r}]` must be finite, but got {bound}; leave it out."
+                )
+            cost = name in self.models
+            if cost and bound <= 0:
+                raise ValueError(
+                    f"`limits[{name!r}]` must be above 0, but got {bound}; nothing costs less."
+                )
+            if f"-{name}" in self.limits and -self.limits[f"-{name}"] > bound:
+                raise ValueError(
+                    f"`limits` must leave something, but ask for {name} <= {bound} and "
+                    f"{name} >= {-self.limits[f'-{name}']}; drop one of them."
+                )
+
+    def _check_name(self, where: str, name: str) -> None:
+        known = [*self.task.metrics, *self.models]
+        if name not in known:
+            raise ValueError(
+                f"`{where}` must name metrics and costs among {known}, but got {name!r}; correct "
+                f"the name, or add it to `metrics` or `costs`."
+            )
+
+    @property
+    def models(self) -> Mapping[str, CostModel]:
+        """Every cost model of the study by name."""
+        own = {model.name: model for model in (self.pressure, *self.costs)}
+        return {**MODELS, **own}
+
+    @property
+    def axes(self) -> tuple[Objective, ...]:
+        """The objectives with their sense and unit."""
+        return tuple(self._axis(name) for name in self.objectives)
+
+    def _axis(self, name: str) -> Objective:
+        bare = name.removeprefix("-")
+        maximize = name.startswith("-")
+        if bare in self.task.metrics:
+            return Objective(name=bare, maximize=maximize, kind="metric")
+        return Objective(name=bare, maximize=maximize, kind="cost", unit=self.models[bare].unit)
+
+    def definition(self) -> dict[str, Any]:
+        """All that makes this study what it is, as JSON; the number of trials may grow."""
+        record: dict[str, Any] = describe(self)
+        return {key: value for key, value in record.items() if key not in ("trials", "record")}
+
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")

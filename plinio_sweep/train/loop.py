@@ -1,0 +1,231 @@
+"""The one training loop: warm-up, search and fine-tuning are phases of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plinio_sweep.methods.search import Search
+from plinio_sweep.train.history import Epoch
+from plinio_sweep.train.pressure import Pressure
+from plinio_sweep.train.recipe import Phase, Split, Splits, Task
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no number any more."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """What a net reaches on one split."""
+
+    loss: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Who looks on while a net is trained.
+
+    Args:
+        epoch: Is told every finished epoch and how many the phase has.
+        step: Is called before every step; what it raises ends the training.
+    """
+
+    epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None
+    step: Callable[[], None] = lambda: None
+
+
+def fit(
+    net: nn.Module,
+    data: Splits,
+    task: Task,
+    phase: Phase,
+    *,
+    name: str,
+    batch_size: int,
+    seed: int,
+    pressure: Pressure | None = None,
+    first_step: int = 0,
+    watch: Watch | None = None,
+) -> list[Epoch]:
+    """Trains `net` in place and leaves it at its best epoch.
+
+    The best epoch has the least validation loss; in a search, the least sum of validation loss and
+    full pressure at the *discretised* cost, among the epochs under full pressure.
+
+    Args:
+        net: A plain net, or a search.
+        data: On the device of `net`.
+        task: Loss and metrics.
+        phase: Epochs, rates and optimiser.
+        name: Of the phase, for curves and messages.
+        batch_size: Items of a step.
+        seed: Of data order and dropout.
+        pressure: On the decisions of a search.
+        first_step: Number of epochs that the trial has seen before.
+        watch: Who looks on.
+
+    Returns:
+        One record an epoch.
+
+    Raises:
+        DivergedError: When the loss is not finite, with the epoch.
+    """
+    torch.manual_seed(seed)
+    watch = watch or Watch()
+    optimizers = _optimizers(net, phase)
+    generator = torch.Generator().manual_seed(seed)
+    history: list[Epoch] = []
+    best, kept = math.inf, None
+    for index in range(phase.epochs):
+        fraction = index / phase.epochs
+        _set_rates(optimizers, phase, fraction)
+        strength = pressure.at(fraction) if pressure else 0.0
+        batches = _batches(data.part("train"), batch_size, generator)
+        loss = _epoch(net, batches, task, optimizers, pressure, strength, watch)
+        score = evaluate(net, data.part("validation"), task)
+        costs = _costs(net)
+        if not math.isfinite(loss) or not math.isfinite(score.loss):
+            raise DivergedError(
+                f"The loss must stay finite, but became {loss if loss != loss else score.loss} in "
+                f"epoch {index + 1} of {name}; use a lower learning rate or strength."
+            )
+        history.append(
+            Epoch(
+                phase=name,
+                index=index,
+                step=first_step + index,
+                train_loss=loss,
+                validation_loss=score.loss,
+                metrics=score.metrics,
+                strength=strength,
+                costs=costs,
+            )
+        )
+        watch.epoch(history[-1], phase.epochs)
+        total = score.loss + (pressure.full * costs[pressure.cost] if pressure else 0.0)
+        rising = pressure is not None and fraction < pressure.ramp and index + 1 < phase.epochs
+        if not rising and total < best:
+            best, kept = total, copy.deepcopy(net.state_dict())
+    if kept is not None:
+        net.load_state_dict(kept)
+    return history
+
+
+def _epoch(
+    net: nn.Module,
+    batches: Iterator[Split],
+    task: Task,
+    optimizers: list[torch.optim.Optimizer],
+    pressure: Pressure | None,
+    strength: float,
+    watch: Watch,
+) -> float:
+    """One pass over the training data; the mean task loss."""
+    net.train()
+    total, items = torch.zeros(()), 0
+    for batch in batches:
+        watch.step()
+        loss = task.loss(net(*batch.inputs), batch.target)
+        total, items = total + loss.detach().cpu() * len(batch), items + len(batch)
+        if pressure is not None and isinstance(net, Search):
+            loss = loss + strength * net.get_cost(pressure.cost)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        for optimizer in optimizers:
+            optimizer.step()
+    return float(total) / items
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, split: Split, task: Task, batch_size: int = 1024) -> Score:
+    """Loss and metrics of `net` in eval mode, a search at its discretised decisions."""
+    training = net.training
+    net.eval()
+    fixed = {"theta": net.theta(hard=True)} if isinstance(net, Search) else {}
+    outputs = [
+        net(*(value[start : start + batch_size] for value in split.inputs), **fixed)
+        for start in range(0, len(split), batch_size)
+    ]
+    net.train(training)
+    joined = _joined(outputs)
+    loss = float(task.loss(joined, split.target))
+    metrics = {name: float(metric(joined, split.target)) for name, metric in task.metrics.items()}
+    return Score(loss, metrics)
+
+
+@torch.no_grad()
+def restore_norms(net: nn.Module, split: Split, batch_size: int) -> None:
+    """Measures the statistics of every batch norm anew, as plain means over `split`.
+
+    Dropout stays off: the statistics are those that the net meets in use.
+    """
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in norms if m.track_running_stats]
+    if not norms:
+        return
+    training = net.training
+    momenta = [norm.momentum for norm in norms]
+    net.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean
+        norm.train()
+    for batch in _batches(split, batch_size, torch.Generator().manual_seed(0)):
+        net(*batch.inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    net.train(training)
+
+
+def _optimizers(net: nn.Module, phase: Phase) -> list[torch.optim.Optimizer]:
+    if not isinstance(net, Search):
+        return [phase.optimizer(net.parameters(), phase.lr)]
+    rate = phase.lr if phase.arch_lr is None else phase.arch_lr
+    # Decisions have an optimiser of their own: weight decay on them would prune by itself.
+    return [
+        phase.optimizer(net.net_parameters(), phase.lr),
+        torch.optim.Adam(net.nas_parameters(), lr=rate),
+    ]
+
+
+def _set_rates(optimizers: list[torch.optim.Optimizer], phase: Phase, fraction: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * phase.schedule(fraction)
+
+
+def _batches(split: Split, size: int, generator: torch.Generator) -> Iterator[Split]:
+    """A pass over `split` in random order; a last batch of one item joins the one before."""
+    order = torch.randperm(len(split), generator=generator)
+    parts = list(torch.split(order, size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    for part in parts:
+        index = part.to(split.target.device)
+        yield Split(tuple(value[index] for value in split.inputs), split.target[index])
+
+
+@torch.no_grad()
+def _costs(net: nn.Module) -> dict[str, float]:
+    if not isinstance(net, Search):
+        return {}
+    names = net.costs if isinstance(net.costs, Mapping) else {net.costs.name: net.costs}
+    return {name: float(net.get_cost(name, hard=True)) for name in names}
+
+
+def _joined(outputs: list[Any]) -> Any:
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return torch.cat(outputs)
+    if isinstance(first, Mapping):
+        return {key: _joined([out[key] for out in outputs]) for key in first}
+    return type(first)(_joined(list(part)) for part in zip(*outputs, strict=True))

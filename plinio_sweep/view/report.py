@@ -1,0 +1,257 @@
+"""A study as words, as a table for people and as JSON for machines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from plinio_sweep.sweep.result import BaselineRecord, Objective, StudyRecord, TrialRecord
+from plinio_sweep.view.front import front, hypervolume
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Record = TrialRecord | BaselineRecord
+
+# Shown beside the cost objectives wherever a study has them: the two numbers of every data sheet.
+COMMON_COSTS = ("size_bytes", "macs")
+
+
+def _scaled(number: float, prefixes: tuple[str, ...]) -> tuple[str, str]:
+    """`number` with three significant digits, below 1000 where a prefix allows, and the prefix."""
+    *smaller, largest = prefixes
+    for prefix in smaller:
+        # Rounded first: 999,950 B are 1 MB, never 1e+03 kB.
+        if float(f"{number:.3g}") < 1000:
+            return f"{number:.3g}", prefix
+        number /= 1000
+    return (f"{number:.3g}" if float(f"{number:.3g}") < 1000 else f"{number:,.0f}"), largest
+
+
+def format_bytes(size: float) -> str:
+    """A size in bytes for people: three significant digits, 1 kB = 1000 B.
+
+    >>> format_bytes(640), format_bytes(12_345), format_bytes(2_500_000)
+    ('640 B', '12.3 kB', '2.5 MB')
+    """
+    return " ".join(_scaled(size, ("B", "kB", "MB", "GB")))
+
+
+def format_count(count: float) -> str:
+    """A count for people: three significant digits.
+
+    >>> format_count(640), format_count(12_345), format_count(2_500_000)
+    ('640', '12.3 k', '2.5 M')
+    """
+    return " ".join(_scaled(count, ("", "k", "M", "G"))).rstrip()
+
+
+def format_cost(cost: float, unit: str) -> str:
+    """A cost with thousands marked, and in short behind it where it has more than three digits.
+
+    >>> format_cost(12_345, "byte"), format_cost(640, "MAC"), format_cost(1_234_567, "MAC")
+    ('12,345 (12.3 kB)', '640', '1,234,567 (1.23 M)')
+    """
+    if not math.isfinite(cost):
+        return str(cost)
+    exact = f"{cost:,.0f}" if float(cost).is_integer() else f"{cost:,.4g}"
+    if abs(cost) < 1000:
+        return exact
+    return f"{cost:,.0f} ({format_bytes(cost) if unit == 'byte' else format_count(cost)})"
+
+
+def format_metric(value: float) -> str:
+    """A metric with four significant digits: "0.9100"."""
+    return f"{value:#.4g}"
+
+
+def metric_title(name: str, split: str = "validation") -> str:
+    """A metric with its split.
+
+    >>> metric_title("accuracy"), metric_title("accuracy", "test")
+    ('accuracy (validation)', 'accuracy (test)')
+    """
+    return f"{name.replace('_', ' ')} ({split})"
+
+
+def cost_title(name: str, unit: str) -> str:
+    """A cost in words, without the unit that its name may end with.
+
+    >>> cost_title("size_bytes", "byte"), cost_title("macs", "MAC"), cost_title("energy", "pJ")
+    ('size', 'MAC', 'energy')
+    """
+    plural = f"{unit.lower()}s"
+    if name == plural:
+        return unit
+    return name.removesuffix(f"_{plural}").replace("_", " ")
+
+
+def strengths(params: Mapping[str, str | float]) -> dict[str, float]:
+    """The strength of every stage of a trial, in the order in which the stages run.
+
+    >>> strengths({"mps.strength": 2.0, "pit.strength": 0.5, "order": "pit>mps"})
+    {'pit': 0.5, 'mps': 2.0}
+    """
+    ending = ".strength"
+    found = {
+        name.removesuffix(ending): float(value)
+        for name, value in params.items()
+        if name.endswith(ending)
+    }
+    stages = str(params["order"]).split(">") if "order" in params else list(found)
+    return {stage: found[stage] for stage in stages if stage in found}
+
+
+def format_strengths(params: Mapping[str, str | float]) -> str:
+    """The strengths of a trial with three significant digits: "pit 0.123, mps 4.56"."""
+    return ", ".join(f"{stage} {value:.3g}" for stage, value in strengths(params).items())
+
+
+def cost_columns(study: StudyRecord) -> dict[str, str]:
+    """Costs worth a column, with their units: the objectives first, then the common ones."""
+    columns = {
+        objective.name: objective.unit for objective in study.objectives if objective.kind == "cost"
+    }
+    records = _records(study)
+    for name in COMMON_COSTS:
+        if name not in columns and any(name in record.costs for record in records):
+            columns[name] = study.units.get(name, "")
+    return columns
+
+
+def _records(study: StudyRecord) -> list[Record]:
+    """The rows of the table: the seed net where it is known, then the front."""
+    seed: list[Record] = [] if study.baseline is None else [study.baseline]
+    return [*seed, *front(study)]
+
+
+def _metric_cell(key: str) -> Callable[[Record], str]:
+    return lambda record: format_metric(record.metrics[key]) if key in record.metrics else ""
+
+
+def _cost_cell(name: str, unit: str) -> Callable[[Record], str]:
+    return lambda record: format_cost(record.costs[name], unit) if name in record.costs else ""
+
+
+def _columns(study: StudyRecord, records: list[Record]) -> list[tuple[str, Callable[..., str]]]:
+    """Title and cell of every column between the trial's number and its plan."""
+    columns: list[tuple[str, Callable[..., str]]] = []
+    for objective in study.objectives:
+        if objective.kind == "metric":
+            for split in ("validation", "test"):
+                key = f"{split}_{objective.name}"
+                if split == "validation" or any(key in record.metrics for record in records):
+                    columns.append((metric_title(objective.name, split), _metric_cell(key)))
+    for name, unit in cost_columns(study).items():
+        title = cost_title(name, unit)
+        heading = title if unit in ("", title) else f"{title} [{unit}]"
+        columns.append((heading, _cost_cell(name, unit)))
+    return columns
+
+
+def front_table(study: StudyRecord) -> Table:
+    """The front as a table, one trial a row; the float seed net comes first where it is known."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    records = _records(study)
+    columns = _columns(study, records)
+    # `Text` everywhere: a plain string such as "size [byte]" would be read as markup.
+    table = Table(title=Text(study.name), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(Text("trial"), justify="right")
+    for heading, _ in columns:
+        # Split or unit on a line of its own, and digits folded rather than cut: a narrow
+        # terminal still shows everything.
+        lines = Text(heading.replace(" (", "\n(").replace(" [", "\n["))
+        table.add_column(lines, justify="right", overflow="fold", no_wrap="(" in heading)
+    for heading in ("order", "lambda"):
+        table.add_column(Text(heading), overflow="fold")
+    for record in records:
+        cells = [cell(record) for _, cell in columns]
+        if isinstance(record, TrialRecord):
+            plan = [str(record.params.get("order", "")), format_strengths(record.params)]
+            cells = [str(record.number), *cells, *plan]
+        else:
+            cells = ["seed", *cells, "", ""]
+        table.add_row(*map(Text, cells), end_section=isinstance(record, BaselineRecord))
+    return table
+
+
+def summary_line(study: StudyRecord) -> str:
+    """One sentence on the state of a study: its trials, its front, its hypervolume."""
+    parts = [
+        f"{study.count('complete')} of {study.target_trials} trials complete",
+        f"{study.count('failed')} failed",
+    ]
+    if pruned := study.count("pruned"):
+        parts.append(f"{pruned} pruned")
+    if running := study.count("running"):
+        parts.append(f"{running} running")
+    size = len(front(study))
+    parts.append(f"front of {size} point{'' if size == 1 else 's'}")
+    volume = hypervolume(study)
+    parts.append("no hypervolume" if volume is None else f"hypervolume {volume:.3f}")
+    return ", ".join(parts)
+
+
+def failures(study: StudyRecord) -> list[str]:
+    """One line a failed trial, with the reason it left."""
+    return [
+        f"trial {trial.number} failed: {' '.join(trial.reason.split()) or 'no reason recorded'}"
+        for trial in study.trials
+        if trial.state == "failed"
+    ]
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """`values` for JSON, which knows neither NaN nor infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _result(record: Record) -> dict[str, Any]:
+    return {
+        "values": [value if math.isfinite(value) else None for value in record.values],
+        "metrics": _finite(record.metrics),
+        "costs": _finite(record.costs),
+    }
+
+
+def _objective(objective: Objective) -> dict[str, str]:
+    return {"name": objective.name, "direction": objective.direction, "unit": objective.unit}
+
+
+def _point(trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "trial": trial.number,
+        **_result(trial),
+        "params": dict(trial.params),
+        "artifact": trial.artifact,
+    }
+
+
+def to_json(study: StudyRecord) -> dict[str, Any]:
+    """A study as strict JSON values: the stable form for other programs.
+
+    Returns:
+        `study` (name), `objectives` (name, direction, unit), `trials` (number in each state that a
+        trial can end or be in, and their `total`), `baseline` (the seed net, or null), `front`
+        (sorted as `front` does) and `hypervolume` (or null). `values` follow `objectives`; a
+        number that is not finite is null.
+    """
+    counts = {
+        "complete": study.count("complete"),
+        "failed": study.count("failed"),
+        "pruned": study.count("pruned"),
+        "running": study.count("running"),
+    }
+    seed = study.baseline
+    return {
+        "study": study.name,
+        "objectives": [_objective(objective) for objective in study.objectives],
+        "trials": {**counts, "total": sum(counts.values())},
+        "baseline": None if seed is None else {**_result(seed), "artifact": seed.artifact},
+        "front": [_point(trial) for trial in front(study)],
+        "hypervolume": hypervolume(study),
+    }
