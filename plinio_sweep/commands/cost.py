@@ -15,7 +15,6 @@ from costs import MODELS, CostModel
 from plinio_sweep.graph.count import CostReport, cost_of
 from plinio_sweep.graph.trace import random_inputs
 from plinio_sweep.plugin import load_study, resolve
-from plinio_sweep.view.report import format_cost
 
 
 def print_costs(
@@ -86,11 +85,11 @@ def _table(report: CostReport) -> Table:
     for title in ("layer", "kind"):
         table.add_column(title)
     for name in report.totals:
-        table.add_column(name, justify="right")
+        table.add_column(f"{name}\n[{report.units[name]}]", justify="right")
     for layer in report.layers:
-        cells = [format_cost(layer[name], unit) for name, unit in report.units.items()]
+        cells = [f"{layer[name]:,.6g}" for name in report.totals]
         table.add_row(layer["name"], layer["op"], *cells)
     table.add_section()
-    totals = [format_cost(value, report.units[name]) for name, value in report.totals.items()]
+    totals = [f"{value:,.10g}" for value in report.totals.values()]
     table.add_row("total", "", *totals)
     return table

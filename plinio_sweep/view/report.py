@@ -38,27 +38,16 @@ def format_bytes(size: float) -> str:
     return " ".join(_scaled(size, ("B", "kB", "MB", "GB")))
 
 
-def format_count(count: float) -> str:
-    """A count for people: three significant digits.
-
-    >>> format_count(640), format_count(12_345), format_count(2_500_000)
-    ('640', '12.3 k', '2.5 M')
-    """
-    return " ".join(_scaled(count, ("", "k", "M", "G"))).rstrip()
-
-
 def format_cost(cost: float, unit: str) -> str:
-    """A cost with thousands marked, and in short behind it where it has more than three digits.
+    """A cost with thousands marked; bytes in short behind it where there are a thousand.
 
     >>> format_cost(12_345, "byte"), format_cost(640, "MAC"), format_cost(1_234_567, "MAC")
-    ('12,345 (12.3 kB)', '640', '1,234,567 (1.23 M)')
+    ('12,345 (12.3 kB)', '640', '1,234,567')
     """
     if not math.isfinite(cost):
         return str(cost)
     exact = f"{cost:,.0f}" if float(cost).is_integer() else f"{cost:,.4g}"
-    if abs(cost) < 1000:
-        return exact
-    return f"{cost:,.0f} ({format_bytes(cost) if unit == 'byte' else format_count(cost)})"
+    return f"{exact} ({format_bytes(cost)})" if unit == "byte" and abs(cost) >= 1000 else exact
 
 
 def format_metric(value: float) -> str:
@@ -104,8 +93,8 @@ def strengths(params: Mapping[str, str | float]) -> dict[str, float]:
 
 
 def format_strengths(params: Mapping[str, str | float]) -> str:
-    """The strengths of a trial with three significant digits: "pit 0.123, mps 4.56"."""
-    return ", ".join(f"{stage} {value:.3g}" for stage, value in strengths(params).items())
+    """The strengths of a trial in the order of its stages: "0.123", "0.123, 4.56"."""
+    return ", ".join(f"{value:.3g}" for value in strengths(params).values())
 
 
 def cost_columns(study: StudyRecord) -> dict[str, str]:

@@ -124,7 +124,7 @@ def _axis(study: StudyRecord, index: int, values: list[float]) -> Axis:
 def _text(record: Record) -> str:
     if not isinstance(record, TrialRecord):
         return "seed (float)"
-    plan = (str(record.params.get("order", "")), format_strengths(record.params))
+    plan = (str(record.params.get("order", "")), f"lambda {format_strengths(record.params)}")
     return "<br>".join([f"trial {record.number}", *filter(None, plan)])
 
 
