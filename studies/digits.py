@@ -68,14 +68,14 @@ sweep = Sweep(
     task=Task(net=DigitsNet, data=digits, loss=F.cross_entropy, metrics={"accuracy": accuracy}),
     recipe=Recipe(
         warmup=Phase(epochs=10, lr=3e-3),
-        search=Phase(epochs=16, lr=3e-3, arch_lr=2e-2),
-        finetune=Phase(epochs=8, lr=3e-3, schedule=cosine),
+        search=Phase(epochs=20, lr=3e-3, arch_lr=2e-2),
+        finetune=Phase(epochs=12, lr=3e-3, schedule=cosine),
         batch_size=64,
-        ramp=0.3,
+        ramp=0.6,
     ),
     space=Space(
         orders=("pit",),
-        strength=LogUniform(low=0.1, high=30.0),
+        strength=LogUniform(low=0.2, high=12.0),
         choices={"pit.gate": ("norm", "consumer")},
     ),
     pressure=size_bytes,

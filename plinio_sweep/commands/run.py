@@ -32,12 +32,21 @@ def run_study(path: Path, trials: int | None, workers: int, accept_drift: bool) 
     Raises:
         ValueError: When the study, its database or its folder can't be used.
     """
+    from plinio_sweep.sweep.storage import explained
+
+    settings = load_settings(path)
+    with explained(settings):
+        return _run(path, settings, trials, workers, accept_drift)
+
+
+def _run(
+    path: Path, settings: Settings, trials: int | None, workers: int, accept_drift: bool
+) -> int:
     from plinio_sweep.plugin import load_study
     from plinio_sweep.store import tracking
     from plinio_sweep.sweep.drive import open_study
     from plinio_sweep.sweep.reading import record_of
 
-    settings = load_settings(path)
     sweep = load_study(path)
     study = open_study(sweep, settings, file=path.name, accept_drift=accept_drift)
     target = trials or sweep.trials
@@ -49,21 +58,22 @@ def run_study(path: Path, trials: int | None, workers: int, accept_drift: bool) 
             "MLflow is not installed, so no run is tracked: pip install 'plinio-sweep[mlflow]'"
         )
     arguments = ["--trials", str(target)]
-    record = record_of(study, settings.folder)
-    with _Bars(target, record) as bars:
+
+    def now() -> StudyRecord:
+        return record_of(study, settings.folder)
+
+    with _Bars(target, now()) as bars:
         errors = _run_workers(path, workers, arguments, settings, bars)
-        if errors is None:
-            return _stopped(path, record_of(study, settings.folder), workers)
-        if not errors and _missing(record_of(study, settings.folder), target):
+        if errors == [] and _missing(now(), target):
             # The last trials died with a worker after the others had ended: once more for them.
             errors = _run_workers(path, 1, arguments, settings, bars)
-        if not errors:
+        if errors == []:
             errors = _run_workers(path, 1, [*arguments, "--finish"], settings, bars)
+    record = now()
     if errors is None:
-        return _stopped(path, record_of(study, settings.folder), workers)
+        return _stopped(path, record, trials, workers)
     if errors:
         raise ValueError(" ".join(errors))
-    record = record_of(study, settings.folder)
     _save_figure(study, record)
     print_front(record)
     _print_next(path, record)
@@ -88,8 +98,9 @@ def _run_workers(
     return group.errors
 
 
-def _stopped(path: Path, record: StudyRecord, workers: int) -> int:
-    more = f" --workers {workers}" if workers > 1 else ""
+def _stopped(path: Path, record: StudyRecord, trials: int | None, workers: int) -> int:
+    more = f" --trials {trials}" if trials else ""
+    more += f" --workers {workers}" if workers > 1 else ""
     click.echo(f"stopped: {report.summary_line(record)}")
     click.echo(f"continue with: plinio-sweep run {path}{more}")
     return INTERRUPTED

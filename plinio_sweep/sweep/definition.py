@@ -6,10 +6,17 @@ import functools
 import hashlib
 import inspect
 import json
+import sys
+import sysconfig
 import textwrap
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
+
+import costs
+
+_OURS = (Path(__file__).parents[1], Path(costs.__file__).parent)
 
 
 def describe(value: Any) -> Any:
@@ -32,12 +39,24 @@ def describe(value: Any) -> Any:
 def _describe_code(value: Any) -> str:
     name = getattr(value, "__qualname__", None) or getattr(value, "name", type(value).__name__)
     code = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+    if _installed(code):
+        # A study outlives an upgrade: what a library calls the same is the same.
+        return f"{code.__module__}.{name}"
     try:
         # Without the layout: a study that was only moved or indented is the same study.
         source = textwrap.dedent(inspect.getsource(code))
     except (OSError, TypeError):
         return str(name)
     return f"{name} @{digest(source)[:12]}"
+
+
+def _installed(code: Any) -> bool:
+    """Whether `code` comes from a library, ours included, and not from the user."""
+    file = getattr(sys.modules.get(code.__module__), "__file__", None)
+    if file is None:
+        return True
+    homes = [*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), *_OURS]
+    return any(Path(file).is_relative_to(home) for home in homes)
 
 
 def digest(value: Any) -> str:
