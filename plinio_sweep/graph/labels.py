@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from plinio_sweep.graph import operations as ops
+from plinio_sweep.graph.choice import Mix
 from plinio_sweep.graph.nodes import (
     is_metadata,
     is_shape,
@@ -55,6 +56,7 @@ class Labelling:
     values: dict[fx.Node, Any] = field(default_factory=dict)  # labels of every activation
     real: dict[fx.Node, Any] = field(default_factory=dict)  # what the net computes
     constant: set[fx.Node] = field(default_factory=set)  # depends on no input
+    unknown: set[fx.Node] = field(default_factory=set)  # froze what it reads
     calls: list[Call] = field(default_factory=list)
 
     def roots(self, node: fx.Node) -> Any:
@@ -153,9 +155,12 @@ class _Labeller:
             return self._elementwise(node)
         if target in (ops.DIVISION_METHODS if method else ops.DIVISIONS):
             divisor = node.args[1] if len(node.args) > 1 else node.kwargs.get("other")
-            variable = isinstance(divisor, fx.Node) and divisor not in self.found.constant
-            if variable and tensors(self._value(divisor)):
-                return self._unknown(node)
+            if isinstance(divisor, fx.Node) and divisor not in self.found.constant:
+                return (
+                    self._unknown(node)
+                    if tensors(self._value(divisor))
+                    else self._elementwise(node)
+                )
             return self._elementwise(node)
         if target in (ops.REDUCTION_METHODS if method else ops.REDUCTIONS):
             return self._reduction(node)
@@ -240,6 +245,7 @@ class _Labeller:
         return self._spread(self._first(inputs[0], axis), axis, real)
 
     def _unknown(self, node: fx.Node) -> Any:
+        self.found.unknown.add(node)
         self._freeze_inputs(node, self._reached(node, "reached by"))
         return _fixed(self.found.real[node])
 
@@ -254,6 +260,8 @@ class _Labeller:
         if hooked or not plain:
             self._freeze_inputs(node, f"hooks or parametrizations on {name}")
             return self._other(node, module)
+        if isinstance(module, Mix):
+            return self._elementwise(node)
         if not is_stock(module):
             return self._other(node, module)
         if ops.instance_of(module, ops.CONVOLUTIONS):
@@ -363,7 +371,10 @@ class _Labeller:
         if not any(True for _ in module.parameters()) and not any(True for _ in module.buffers()):
             return self._spatial(node, axis=1)
         if count == 1 and isinstance(module, nn.PReLU):
-            self._other_call(node, module)
+            # One slope for all channels costs what it costs the last one.
+            zero = torch.zeros(1, dtype=torch.long)
+            out = tuple(real.shape[2:])
+            self._record(Call(str(node.target), node.name, "affine", zero, zero, out))
             return self._elementwise(node)
         axis = 1 if real.dim() > 1 and real.shape[1] == count else -1
         channels = channels_of(self.union.roots(inputs[0]), axis)

@@ -92,11 +92,14 @@ class _Planner:
                 continue
             if not tensors([self.labels[n] for n in node.all_input_nodes]) or is_metadata(node):
                 self._number(node)
-            elif is_shape(node, self.net):
+            elif self._moves(node):
                 self._shape(node)
             elif any(n in self.broken or self._changed(n) for n in node.all_input_nodes):
                 self.result.failed.append(node)
         return self.result
+
+    def _moves(self, node: fx.Node) -> bool:
+        return node not in self.found.unknown and is_shape(node, self.net)
 
     def _number(self, node: fx.Node) -> None:
         made = tensors(self.labels[node]) and any(self._changed(n) for n in node.all_input_nodes)
@@ -189,7 +192,7 @@ class _Planner:
         if node in self.broken:
             return self.broken[node]
         labels = self.labels[node]
-        if not isinstance(labels, Tensor) and is_shape(node, self.net):
+        if not isinstance(labels, Tensor) and self._moves(node):
             # The sound result of a chunk or a split: its parts are those of its own inputs.
             full = self._run(node, cut=False)
             return self._restricted(full, labels) if cut else full
@@ -198,7 +201,7 @@ class _Planner:
             self.spans[node] = range(self.next, self.next + size)
             self.next += size
         span = torch.arange(self.spans[node].start, self.spans[node].stop)
-        parts = iter(span.split([part.numel() for part in tensors(labels)]))
+        parts = iter(torch.split(span, [part.numel() for part in tensors(labels)]))
         full = tensor_map(lambda t: next(parts).reshape(t.shape), labels)
         return self._restricted(full, labels) if cut else full
 

@@ -47,11 +47,18 @@ def cut(analysis: Analysis, live: Tensor) -> fx.GraphModule:
         )
     _cut_modules(net, analysis, live)
     _count_features(net, analysis, live)
+    replaced: dict[fx.Node, fx.Node] = {}
     for number, step in enumerate(steps.rewrites):
+        # A source may be the place of an operation that was itself replaced before.
         if isinstance(step, Reshape):
-            _replace_by_reshape(net.graph, step)
+            source = replaced.get(step.source, step.source)
+            new = _reshape(net.graph, step, source)
         else:
-            _replace_by_gather(net, step, f"gather_{number}")
+            sources = [replaced.get(source, source) for source in step.sources]
+            new = _gather(net, step, sources, f"gather_{number}")
+        new.meta, new.stack_trace = dict(step.node.meta), step.node.stack_trace
+        step.node.replace_all_uses_with(new)
+        replaced[step.node] = new
     _drop_unused(net, analysis)
     net.graph.lint()
     net.recompile()
@@ -122,13 +129,12 @@ def _set(module: nn.Module, name: str, value: Tensor) -> None:
         setattr(module, name, value.clone())
 
 
-def _replace_by_reshape(graph: fx.Graph, step: Reshape) -> None:
+def _reshape(graph: fx.Graph, step: Reshape, source: fx.Node) -> fx.Node:
     with graph.inserting_before(step.node):
-        new = graph.call_method("reshape", (step.source, (-1, *step.shape)))
-    _take_over(step.node, new)
+        return graph.call_method("reshape", (source, (-1, *step.shape)))
 
 
-def _replace_by_gather(net: fx.GraphModule, step: Gather, name: str) -> None:
+def _gather(net: fx.GraphModule, step: Gather, sources: list[fx.Node], name: str) -> fx.Node:
     while name in dict(net.named_buffers()):
         name += "_"
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
@@ -136,19 +142,12 @@ def _replace_by_gather(net: fx.GraphModule, step: Gather, name: str) -> None:
     with net.graph.inserting_before(step.node):
         index = net.graph.get_attr(name)
         if step.axis is not None:
-            args = (step.sources[0], step.axis, index)
-            new = net.graph.call_function(torch.index_select, args)
-        else:
-            flat = [net.graph.call_function(torch.flatten, (s, 1)) for s in step.sources]
-            joined = flat[0] if len(flat) == 1 else net.graph.call_function(torch.cat, (flat, 1))
-            picked = net.graph.call_function(torch.index_select, (joined, 1, index))
-            new = net.graph.call_method("reshape", (picked, (-1, *step.shape)))
-    _take_over(step.node, new)
-
-
-def _take_over(old: fx.Node, new: fx.Node) -> None:
-    new.meta, new.stack_trace = dict(old.meta), old.stack_trace
-    old.replace_all_uses_with(new)
+            args = (sources[0], step.axis, index)
+            return net.graph.call_function(torch.index_select, args)
+        flat = [net.graph.call_function(torch.flatten, (s, 1)) for s in sources]
+        joined = flat[0] if len(flat) == 1 else net.graph.call_function(torch.cat, (flat, 1))
+        picked = net.graph.call_function(torch.index_select, (joined, 1, index))
+        return net.graph.call_method("reshape", (picked, (-1, *step.shape)))
 
 
 def _drop_unused(net: fx.GraphModule, analysis: Analysis) -> None:

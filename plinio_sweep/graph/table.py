@@ -5,6 +5,7 @@ Labels of the table count from 1 and are contiguous in a group; 0 is every chann
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,8 +15,9 @@ from torch import Tensor, fx, nn
 
 from costs import LayerSpec
 from plinio_sweep.graph import operations as ops
+from plinio_sweep.graph.choice import Branch, branches_of
 from plinio_sweep.graph.labels import Call, Labelling, label
-from plinio_sweep.graph.nodes import operation_name, tensor_map, tensors
+from plinio_sweep.graph.nodes import is_metadata, operation_name, tensor_map, tensors
 from plinio_sweep.graph.shapes import plan
 from plinio_sweep.graph.trace import Inputs, as_inputs, location, trace
 
@@ -29,6 +31,7 @@ class Row:
     cout: Tensor  # `(O,)` labels of its rows
     norm: str | None  # the norm that follows directly and folds into this layer
     spec: LayerSpec  # as built: full width, 32 bit
+    branch: Branch = ()  # (choice, index) of every choice that this call lies in
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +137,7 @@ def analyse_graph(
 
 
 def _renamed(found: Labelling, final: Tensor) -> dict[fx.Node, Any]:
-    return {
-        node: tensor_map(lambda t: final[t], value) for node, value in found.values.items()
-    }
+    return {node: tensor_map(lambda t: final[t], value) for node, value in found.values.items()}
 
 
 def _freeze_around(node: fx.Node, net: fx.GraphModule, found: Labelling) -> None:
@@ -189,7 +190,10 @@ def _tabulate(net: fx.GraphModule, found: Labelling) -> tuple[Table, Tensor]:
             reason = next(filter(None, map(found.union.reason, fixed)))
             frozen.append(_group(calls, names, fixed, range(0), reason))
     final = final[roots]
-    rows = tuple(_row(net, call, norms.get(call.node), final) for call in calls)
+    branches = {node.name: branch for node, branch in branches_of(net).items()}
+    rows = tuple(
+        _row(net, call, norms.get(call.node), final, branches[call.node]) for call in calls
+    )
     keep = _keep(found, rows, final)
     return Table(rows, tuple(groups + frozen), size, keep), final
 
@@ -222,35 +226,43 @@ def _group(
 
 
 def _fold(net: fx.GraphModule, found: Labelling) -> tuple[list[Call], dict[str, str]]:
-    """The calls without the norms that fold into the layer before them, and these norms."""
+    """The calls without the norms that fold into the layer before them, and these norms.
+
+    A norm folds where each of its calls directly follows one layer, and each call of that layer is
+    followed by it: a block that is called twice folds, too.
+    """
     nodes = {node.name: node for node in net.graph.nodes}
-    count: dict[str, int] = {}
-    for call in found.calls:
-        count[call.name] = count.get(call.name, 0) + 1
     layers = {c.node: c for c in found.calls if c.op in ("conv", "linear")}
-    norms: dict[str, str] = {}
-    rest = []
-    for call in found.calls:
-        node = nodes[call.node]
-        before = node.all_input_nodes[0] if node.all_input_nodes else None
-        layer = layers.get(before.name) if before is not None else None
-        folds = (
-            call.op == "affine"
-            and ops.instance_of(net.get_submodule(call.name), ops.BATCH_NORMS) is not None
-            and layer is not None
-            and before is not None
-            and len(before.users) == 1
-            and count[call.name] == count[layer.name] == 1
-            and torch.equal(call.cin, layer.cout)
-        )
-        if folds and layer is not None:
-            norms[layer.node] = call.name
-        else:
-            rest.append(call)
-    return rest, norms
+    before = {
+        call.node: layer
+        for call in found.calls
+        if (layer := _layer_before(net, nodes[call.node], call, layers)) is not None
+    }
+    pairs = Counter(
+        (call.name, before[call.node].name) for call in found.calls if call.node in before
+    )
+    calls = Counter(call.name for call in found.calls)
+    folded = {norm for (norm, layer), n in pairs.items() if n == calls[norm] == calls[layer]}
+    norms = {before[c.node].node: c.name for c in found.calls if c.name in folded}
+    return [call for call in found.calls if call.name not in folded], norms
 
 
-def _row(net: fx.GraphModule, call: Call, norm: str | None, final: Tensor) -> Row:
+def _layer_before(
+    net: fx.GraphModule, node: fx.Node, call: Call, layers: dict[str, Call]
+) -> Call | None:
+    """The layer whose result `node`, a batch norm, reads alone; nothing for another node."""
+    if call.op != "affine" or not node.all_input_nodes:
+        return None
+    if ops.instance_of(net.get_submodule(call.name), ops.BATCH_NORMS) is None:
+        return None
+    source = node.all_input_nodes[0]
+    layer = layers.get(source.name)
+    alone = sum(not is_metadata(user) for user in source.users) == 1
+    fits = layer is not None and alone and torch.equal(call.cin, layer.cout)
+    return layer if fits else None
+
+
+def _row(net: fx.GraphModule, call: Call, norm: str | None, final: Tensor, branch: Branch) -> Row:
     spec: dict[str, Any] = {"cin": len(call.cin), "cout": len(call.cout), "bias": False}
     if call.op in ("conv", "linear", "affine"):
         module = cast(Any, net.get_submodule(call.name))
@@ -271,6 +283,7 @@ def _row(net: fx.GraphModule, call: Call, norm: str | None, final: Tensor) -> Ro
             repeat=call.repeat,
             **spec,
         ),
+        branch,
     )
 
 

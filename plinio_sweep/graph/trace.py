@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from plinio_sweep.graph.choice import Mix
+from plinio_sweep.graph.nodes import is_metadata, is_shape
+
 Inputs = tuple[Tensor, ...]
 
 _TORCH = str(Path(torch.__file__).parent)
@@ -27,8 +30,10 @@ class UntraceableError(ValueError):
 class _Tracer(fx.Tracer):
     """Stops at stock layers, and at what the user wants to be left alone."""
 
-    def __init__(self, opaque_names: Collection[str], opaque_types: tuple[type, ...]) -> None:
-        super().__init__()
+    def __init__(
+        self, opaque_names: Collection[str] = (), opaque_types: tuple[type, ...] = ()
+    ) -> None:
+        super().__init__()  # a pickled graph is traced anew, by this class without arguments
         self.record_stack_traces = True
         self.proxy_buffer_attributes = True  # `self.map.expand(x.size(0), -1)` is part of the graph
         self._names = frozenset(opaque_names)
@@ -37,7 +42,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if module_qualified_name in self._names or type(m) in self._types:
             return True
-        return is_stock(m) or super().is_leaf_module(m, module_qualified_name)
+        return is_stock(m) or isinstance(m, Mix) or super().is_leaf_module(m, module_qualified_name)
 
 
 def is_stock(module: nn.Module) -> bool:
@@ -118,7 +123,7 @@ def trace(
     """
     if isinstance(net, fx.GraphModule):
         # Already a graph: a second trace would lose the lines of the user's code.
-        return fx.GraphModule(net, _copy(net.graph), type(net).__name__)
+        return _without_unread(fx.GraphModule(net, _copy(net.graph), type(net).__name__))
     fixed = _defaults(net, len(inputs))
 
     def graph_module() -> fx.GraphModule:
@@ -127,6 +132,8 @@ def trace(
         try:
             graph = tracer.trace(net, concrete_args=dict(fixed) or None)
             _drop_fixed_arguments(graph, len(inputs))
+            for node in graph.nodes:
+                node.type = None  # annotations that are strings can't be pickled
             return fx.GraphModule(net, graph, type(net).__name__)
         except Exception as error:
             raise UntraceableError(_why(net, error)) from error
@@ -142,7 +149,16 @@ def trace(
     finally:
         _flip(modules)
     _follow_mode(traced, other)
-    return traced
+    return _without_unread(traced)
+
+
+def _without_unread(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """The graph without what only moves elements or asks for sizes, and is read by nothing."""
+    for node in reversed(graph_module.graph.nodes):
+        if not node.users and (is_metadata(node) or is_shape(node, graph_module)):
+            graph_module.graph.erase_node(node)
+    graph_module.recompile()
+    return graph_module
 
 
 def _flip(modules: list[nn.Module]) -> None:
@@ -176,7 +192,6 @@ def _follow_mode(traced: fx.GraphModule, other: fx.GraphModule) -> None:
         dropouts.append(node)
     for node in dropouts:
         _use_module(traced, node)
-    traced.recompile()
 
 
 def _described(node: fx.Node | None) -> tuple[Any, ...]:

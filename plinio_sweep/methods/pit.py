@@ -55,9 +55,7 @@ class PITSettings:
     def __post_init__(self) -> None:
         _check_gate(self.gate)
 
-    def open(
-        self, net: nn.Module, example: Inputs | Shapes, cost: Costs = params
-    ) -> PIT:
+    def open(self, net: nn.Module, example: Inputs | Shapes, cost: Costs = params) -> PIT:
         """The search of these settings over `net`, for an example or for input shapes."""
         return PIT(net, cost, **given(example), gate=self.gate)
 
@@ -88,8 +86,8 @@ class PIT(Search):
         >>> from costs import size_bits
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
         >>> model = PIT(net, {"size": size_bits}, input_shape=(3, 8, 8))
-        >>> int(model.get_cost("size"))
-        16512
+        >>> model.get_cost("size").item()
+        16512.0
     """
 
     def __init__(

@@ -58,6 +58,7 @@ class Search(nn.Module, ABC):
     net: fx.GraphModule
     decisions: nn.ParameterDict
     table: Table
+    temperature: Tensor  # 0-dim, of all relaxed choices; a recipe anneals it
 
     def __init__(
         self,
@@ -81,6 +82,8 @@ class Search(nn.Module, ABC):
         analysis = self._analysis(self.net)
         self.table = analysis.table
         self.decisions = nn.ParameterDict()
+        first = next((p for p in own.parameters() if p.is_floating_point()), torch.zeros(()))
+        self.register_buffer("temperature", first.new_ones(()))
         self._open(analysis)
 
     @abstractmethod
@@ -111,10 +114,15 @@ class Search(nn.Module, ABC):
     def decode(self, decisions: Mapping[str, Any]) -> Theta:
         """The hard `theta` that `encode` wrote."""
 
+    def sample(self) -> None:
+        """Draws what is random in `theta`, which keeps it until the next draw: nothing here."""
+
     def forward(self, *inputs: Tensor, theta: Theta | None = None) -> Any:
-        """What the net computes at `theta`, or at the decisions as they stand."""
-        overrides = self.overrides(self.theta() if theta is None else theta)
-        return functional_call(self.net, overrides, inputs)
+        """What the net computes at `theta`, or at a new sample of the decisions as they stand."""
+        if theta is None:
+            self.sample()
+            theta = self.theta()
+        return functional_call(self.net, self.overrides(theta), inputs)
 
     # -- cost -----------------------------------------------------------------------------------
 

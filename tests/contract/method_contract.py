@@ -1,0 +1,412 @@
+"""What every method must do. A plug-in proves itself by inheriting `MethodContract`.
+
+Override the fixture `settings` with the record of the method. A method whose decisions are not
+drawn from [0, 1] overrides `draw` and `draw_smooth` too, one that does not know some structure
+narrows `cases`.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import pickle
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from costs import CostModel, macs, params, size_bits, total
+from plinio_sweep.graph.nodes import tensors
+from plinio_sweep.methods.search import Method, Search, Theta
+from tests.nets import CASES, NETS, Case
+
+COSTS: dict[str, CostModel] = {"params": params, "macs": macs, "size": size_bits}
+LAYERS = ("conv", "linear")
+
+
+def outputs(net: nn.Module, inputs: tuple[Tensor, ...], **given: Any) -> list[Tensor]:
+    """The tensors that `net` returns, as a list."""
+    return [value.detach() for value in tensors(net(*inputs, **given))]
+
+
+def assert_close(left: list[Tensor], right: list[Tensor], limit: float = 1e-5) -> None:
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        assert a.shape == b.shape
+        scale = max(1.0, float(a.abs().max()))
+        assert float((a - b).abs().max()) <= limit * scale
+
+
+def assert_same_bits(left: nn.Module, right: nn.Module) -> None:
+    ours, theirs = left.state_dict(), right.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def train(search: Search, case: Case, steps: int = 3) -> None:
+    """A few steps of the combined loss in training mode, from a fixed random state."""
+    torch.manual_seed(0)
+    search.train()
+    optimizer = torch.optim.SGD(search.parameters(), lr=0.01)
+    for step in range(steps):
+        optimizer.zero_grad()
+        found = tensors(search(*case.inputs(4, seed=step)))
+        loss = torch.stack([out.square().mean() for out in found]).sum()
+        (loss + 1e-5 * search.get_cost("params")).backward()
+        optimizer.step()
+
+
+def count_macs(net: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    """Multiplications of the stock convolutions and linear layers of `net`, seen from outside."""
+    found = 0
+
+    def count(module: Any, _: Any, out: Tensor) -> None:
+        nonlocal found
+        channels_last = isinstance(module, nn.Linear)
+        positions = out[0, ..., 0].numel() if channels_last else out[0, 0].numel()
+        found += positions * module.weight.numel()
+
+    for module in net.modules():
+        for stock in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear):
+            own = type(module).forward is not stock.forward
+            if isinstance(module, stock) and not own and not parametrize.is_parametrized(module):
+                module.register_forward_hook(count)
+    net(*inputs)
+    return found
+
+
+def count_params(net: nn.Module, search: Search) -> int:
+    """Parameters of `net` after the norms of the table are folded into the layers before them."""
+    found = sum(p.numel() for p in search.net.parameters())
+    for row in search.table.rows:
+        if row.norm is not None:
+            layer: Any = net.get_submodule(row.name)
+            norm = net.get_submodule(row.norm)
+            found -= sum(p.numel() for p in norm.parameters())
+            found += len(row.cout) if layer.bias is None else 0
+    return found
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One setting of the decisions and the net it came to."""
+
+    theta: Theta
+    exported: nn.Module
+    costs: dict[str, float]  # hard, by the search
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A search that is not to be changed, with the exports of several decisions."""
+
+    search: Search
+    decided: tuple[Decided, ...]
+
+
+class MethodContract:
+    """The suite. Its name keeps it from being collected on its own."""
+
+    cases: ClassVar[tuple[Case, ...]] = CASES
+    draws: ClassVar[int] = 5  # random settings of the decisions, beside all-zero
+    compiled: ClassVar[tuple[str, ...]] = ("Residual", "Shuffle", "Attention", "SeveralInputs")
+    _opened: ClassVar[dict[tuple[Method, str], Opened]]
+    _trained: ClassVar[dict[tuple[Method, str], Search]]
+
+    def __init_subclass__(cls) -> None:
+        cls._opened, cls._trained = {}, {}
+
+    @pytest.fixture
+    def settings(self) -> Method:
+        """The settings of the method under test; its fields are arguments of its search."""
+        raise NotImplementedError("override the fixture `settings` with the record of your method")
+
+    @classmethod
+    def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
+        if "case" in metafunc.fixturenames:
+            metafunc.parametrize("case", cls.cases, ids=[case.name for case in cls.cases])
+
+    @torch.no_grad()
+    def draw(self, search: Search, seed: int) -> None:
+        """Sets the decisions of `search` at random."""
+        generator = torch.Generator().manual_seed(seed)
+        for decision in search.nas_parameters():
+            decision.copy_(torch.rand(decision.shape, generator=generator))
+
+    @torch.no_grad()
+    def draw_smooth(self, search: Search) -> None:
+        """Sets the decisions where costs are smooth: apart from each other and from any step."""
+        generator = torch.Generator().manual_seed(0)
+        for decision in search.nas_parameters():
+            places = torch.randperm(decision.numel(), generator=generator) + 1
+            decision.copy_((0.55 + 0.4 * places / len(places)).reshape(decision.shape))
+
+    def open(self, settings: Method, case: Case, net: nn.Module | None = None) -> Search:
+        """A search over a net of the zoo, of the test's own."""
+        return settings.open(case.build() if net is None else net, case.inputs(), COSTS)
+
+    @pytest.fixture
+    def opened(self, settings: Method, case: Case) -> Opened:
+        """A search of the zoo and its exports, made once and left alone."""
+        if (settings, case.name) not in self._opened:
+            search = self.open(settings, case)
+            decided = tuple(self._decide(search, seed) for seed in range(self.draws + 1))
+            self._opened[settings, case.name] = Opened(search, decided)
+        return self._opened[settings, case.name]
+
+    @pytest.fixture
+    def trained(self, settings: Method, case: Case) -> Search:
+        """A copy of a search that was trained for a few steps."""
+        if (settings, case.name) not in self._trained:
+            search = self.open(settings, case)
+            train(search, case)
+            self._trained[settings, case.name] = search
+        return copy.deepcopy(self._trained[settings, case.name])
+
+    def _decide(self, search: Search, seed: int) -> Decided:
+        self.draw(search, seed)
+        if seed == self.draws:
+            with torch.no_grad():
+                for decision in search.nas_parameters():
+                    decision.zero_()
+        theta = {name: value.detach().clone() for name, value in search.theta(hard=True).items()}
+        costs = {name: search.get_cost(name, hard=True).item() for name in COSTS}
+        return Decided(theta, search.export(), costs)
+
+    # -- the search and its seed ----------------------------------------------------------------
+
+    def test_starts_as_the_seed(self, settings: Method, case: Case) -> None:
+        net = case.build()
+        search = self.open(settings, case, net)
+        assert_close(outputs(search, case.inputs()), outputs(net, case.inputs()), 1e-6)
+        layers = [pair for pair in search.layers(search.theta()) if pair[0].op in LAYERS]
+        assert search.get_cost("params").item() == count_params(net, search)
+        assert total(macs, layers).item() == count_macs(net, case.inputs())
+
+    def test_loads_a_checkpoint_of_the_seed(self, opened: Opened, case: Case) -> None:
+        search = copy.deepcopy(opened.search)
+        found = search.net.load_state_dict(case.build(seed=7).state_dict(), strict=False)
+        assert found.missing_keys == []
+        assert {key.rsplit(".", 1)[0] for key in found.unexpected_keys} == set(case.unused)
+
+    def test_leaves_the_seed_and_the_global_random_state_alone(
+        self, settings: Method, case: Case
+    ) -> None:
+        net = case.build().train()
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        attributes = {name: set(vars(module)) for name, module in net.named_modules()}
+        random = torch.random.get_rng_state()
+        search = self.open(settings, case, net)
+        exported = search.export()
+        assert torch.equal(random, torch.random.get_rng_state())
+        assert all(module.training for module in net.modules())
+        assert all(module.training for module in (*search.modules(), *exported.modules()))
+        assert attributes == {name: set(vars(module)) for name, module in net.named_modules()}
+        after = net.state_dict()
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+    # -- export ---------------------------------------------------------------------------------
+
+    def test_an_exported_net_computes_what_the_search_computes(
+        self, opened: Opened, case: Case
+    ) -> None:
+        search = opened.search
+        assert not search.training
+        for decided in opened.decided:
+            for batch in (2, 3):
+                inputs = case.inputs(batch, seed=batch)
+                expected = outputs(search, inputs, theta=decided.theta)
+                assert_close(expected, outputs(decided.exported, inputs))
+
+    def test_an_exported_net_costs_what_the_search_promised(
+        self, settings: Method, opened: Opened, case: Case
+    ) -> None:
+        for decided in opened.decided[-3:]:
+            again = self.open(settings, case, decided.exported)
+            for name, promised in decided.costs.items():
+                assert again.get_cost(name).item() == promised
+            assert_close(outputs(again, case.inputs()), outputs(decided.exported, case.inputs()))
+
+    def test_something_of_every_group_survives(self, opened: Opened) -> None:
+        for decided in opened.decided:
+            for layer in opened.search.summary(decided.theta).values():
+                assert layer.inputs >= 1
+                assert layer.outputs >= 1
+            assert all(p.numel() > 0 for p in decided.exported.parameters())
+
+    def test_frozen_groups_stay_whole(self, opened: Opened) -> None:
+        frozen = {name for g in opened.search.table.groups if g.frozen for name in g.producers}
+        whole = {
+            row.name
+            for row in opened.search.table.rows
+            if row.name in frozen and not bool(row.cout.any())
+        }
+        for decided in opened.decided:
+            summary = opened.search.summary(decided.theta)
+            assert all(summary[name].outputs == summary[name].seed_outputs for name in whole)
+
+    def test_decisions_go_through_json_and_back(self, opened: Opened) -> None:
+        for decided in opened.decided:
+            text = json.dumps(opened.search.encode(decided.theta))
+            theta = opened.search.decode(json.loads(text))
+            assert theta.keys() == decided.theta.keys()
+            assert all(torch.equal(theta[name], decided.theta[name]) for name in theta)
+
+    def test_an_exported_net_shares_nothing_with_the_search(self, opened: Opened) -> None:
+        own = {p.data_ptr() for p in opened.search.parameters() if p.numel()}
+        for decided in opened.decided:
+            assert own.isdisjoint(p.data_ptr() for p in decided.exported.parameters())
+
+    def test_export_keeps_what_was_trained(self, trained: Search, case: Case) -> None:
+        for seed in (None, 0):
+            if seed is not None:
+                self.draw(trained, seed)
+            modes = [module.training for module in trained.modules()]
+            before = {name: value.clone() for name, value in trained.state_dict().items()}
+            exported = trained.export()
+            assert exported.training
+            assert modes == [module.training for module in trained.modules()]
+            after = trained.state_dict()
+            assert all(torch.equal(value, after[name]) for name, value in before.items())
+            expected = outputs(trained.eval(), case.inputs(3), theta=trained.theta(hard=True))
+            assert_close(expected, outputs(exported.eval(), case.inputs(3)))
+            trained.train()
+
+    def test_layers_excluded_by_name_stay_as_they_are(self, settings: Method, case: Case) -> None:
+        seed = case.build()
+        example = case.inputs()
+        name = self._layers(seed)[0]
+        search = self._search(settings)(
+            seed, COSTS, input_example=example, exclude_names=(name,), **asdict(settings)
+        )
+        self.draw(search, 0)
+        self._assert_untouched(seed, search.export(), [name])
+
+    @pytest.mark.parametrize("name", ["chain", "Residual", "Concat", "Shuffle", "SqueezeExcite"])
+    def test_layers_excluded_by_type_stay_as_they_are(self, settings: Method, name: str) -> None:
+        case = NETS[name]
+        seed = case.build()
+        search = self._search(settings)(
+            seed,
+            COSTS,
+            input_example=case.inputs(),
+            exclude_types=(nn.BatchNorm2d,),
+            **asdict(settings),
+        )
+        norms = [n for n, m in seed.named_modules() if isinstance(m, nn.BatchNorm2d)]
+        self.draw(search, 0)
+        self._assert_untouched(seed, search.export(), norms)
+
+    def _search(self, settings: Method) -> type[Search]:
+        """The class that `settings` opens."""
+        return type(settings.open(nn.Linear(2, 2), (torch.zeros(2, 2),), COSTS))
+
+    def _layers(self, net: nn.Module) -> list[str]:
+        kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+        return [name for name, module in net.named_modules() if isinstance(module, kinds)]
+
+    def _assert_untouched(self, seed: nn.Module, exported: nn.Module, names: list[str]) -> None:
+        for name in names:
+            before, after = seed.get_submodule(name), exported.get_submodule(name)
+            assert type(before) is type(after)
+            pairs = zip(before.parameters(), after.parameters(), strict=True)
+            assert all(torch.equal(left, right) for left, right in pairs)
+
+    # -- cost -----------------------------------------------------------------------------------
+
+    def test_the_slope_of_the_cost_is_its_finite_difference(
+        self, settings: Method, case: Case
+    ) -> None:
+        search = self.open(settings, case).double()
+        self.draw_smooth(search)
+        for name in ("params", "macs"):
+            cost = search.get_cost(name)
+            if not cost.requires_grad:
+                continue
+            decisions = list(search.nas_parameters())
+            slopes = torch.autograd.grad(cost, decisions, materialize_grads=True)
+            for decision, slope in zip(decisions, slopes, strict=True):
+                for index, measured in self._differences(search, name, decision):
+                    assert slope.flatten()[index].item() == pytest.approx(measured, rel=1e-6)
+
+    @torch.no_grad()
+    def _differences(
+        self, search: Search, name: str, decision: nn.Parameter
+    ) -> Iterator[tuple[int, float]]:
+        flat, step = decision.view(-1), 1e-4
+        for index in range(min(len(flat), 8)):
+            value = flat[index].item()
+            flat[index] = value + step
+            above = search.get_cost(name).item()
+            flat[index] = value - step
+            below = search.get_cost(name).item()
+            flat[index] = value
+            yield index, (above - below) / (2 * step)
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def test_the_same_seed_gives_the_same_bits(
+        self, settings: Method, trained: Search, case: Case
+    ) -> None:
+        twin = self.open(settings, case)
+        train(twin, case)
+        assert_same_bits(trained, twin)
+
+    def test_copies_after_a_backward_pass_go_on_alike(self, trained: Search, case: Case) -> None:
+        train(trained, case, steps=1)
+        twin = copy.deepcopy(trained)
+        train(trained, case, steps=1)
+        train(twin, case, steps=1)
+        assert_same_bits(trained, twin)
+
+    def test_a_checkpoint_holds_everything(
+        self, settings: Method, trained: Search, case: Case
+    ) -> None:
+        file = io.BytesIO()
+        torch.save(trained.state_dict(), file)
+        file.seek(0)
+        twin = self.open(settings, case, case.build(seed=5))
+        twin.load_state_dict(torch.load(file, weights_only=True))
+        left, right = outputs(trained.eval(), case.inputs()), outputs(twin.eval(), case.inputs())
+        assert_close(left, right, 0.0)
+        assert twin.get_cost("macs").item() == trained.get_cost("macs").item()
+
+    def test_a_pickled_search_goes_on(self, opened: Opened, case: Case) -> None:
+        if not case.pickles:
+            pytest.skip("PyTorch does not pickle this layer")
+        twin = pickle.loads(pickle.dumps(opened.search))
+        expected = outputs(opened.search, case.inputs())
+        assert_close(expected, outputs(twin, case.inputs()), 0.0)
+        assert twin.get_cost("params").item() == opened.search.get_cost("params").item()
+        theta = opened.decided[0].theta
+        expected = outputs(opened.decided[0].exported, case.inputs())
+        assert_close(expected, outputs(twin.export(theta), case.inputs()), 0.0)
+
+    # -- the ways PyTorch runs it ---------------------------------------------------------------
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+    def test_runs_in_other_precisions(
+        self, settings: Method, opened: Opened, case: Case, dtype: torch.dtype
+    ) -> None:
+        inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in case.inputs())
+        search = settings.open(case.build().to(dtype), inputs, COSTS)
+        assert all(decision.dtype == dtype for decision in search.nas_parameters())
+        theta = {name: value.to(dtype) for name, value in opened.decided[0].theta.items()}
+        for name, promised in opened.decided[0].costs.items():
+            assert total(COSTS[name], search.layers(theta)).item() == promised
+        exported = search.export(theta)
+        assert all(out.dtype == dtype for out in outputs(exported, inputs))
+
+    def test_compiles_without_a_break(self, settings: Method) -> None:
+        for name in self.compiled:
+            case = NETS[name]
+            search = self.open(settings, case)
+            self.draw(search, 0)
+            torch.compiler.reset()
+            compiled = torch.compile(search, fullgraph=True, backend="eager")
+            assert_close(outputs(search, case.inputs()), outputs(compiled, case.inputs()))

@@ -1,0 +1,515 @@
+from __future__ import annotations
+
+import copy
+import doctest
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import plinio_sweep.methods.pit as pit_module
+from costs import macs, params, size_bits
+from plinio_sweep.graph.nodes import tensors
+from plinio_sweep.methods.pit import GATES, PIT, Gate, PITSettings
+from tests.contract.method_contract import MethodContract, assert_close, outputs
+from tests.nets import CASES, NETS, Case
+from tests.zoo.images import Head
+
+IMAGE = (3, 8, 8)
+
+
+class TestNormGate(MethodContract):
+    @pytest.fixture
+    def settings(self) -> PITSettings:
+        return PITSettings(gate="norm")
+
+
+class TestConsumerGate(MethodContract):
+    draws = 2
+
+    @pytest.fixture
+    def settings(self) -> PITSettings:
+        return PITSettings(gate="consumer")
+
+
+def searched(name: str, cost: Any = params, **given: Any) -> PIT:
+    case = NETS[name]
+    return PIT(case.build(), cost, input_example=case.inputs(), **given)
+
+
+@torch.no_grad()
+def decide(search: PIT, **channels: list[float]) -> None:
+    """Sets the masks of groups by name."""
+    for group in search.table.groups:
+        if group.name in channels:
+            place = slice(group.labels.start - 1, group.labels.stop - 1)
+            search.decisions["channels"][place] = torch.tensor(channels[group.name])
+
+
+def task_gradient(search: PIT, case: Case) -> Tensor:
+    search.zero_grad()
+    found = tensors(search(*case.inputs(4)))
+    torch.stack([out.square().sum() for out in found]).sum().backward()
+    gradient = search.decisions["channels"].grad
+    assert gradient is not None
+    return gradient
+
+
+# -- gates ------------------------------------------------------------------------------------
+
+
+def test_a_removed_channel_gets_no_task_gradient_with_the_norm_gate() -> None:
+    search = searched("chain", gate="norm")
+    decide(search, **{"0": [1, 1, 0.2, 1, 0.2, 1]})
+    gradient = task_gradient(search, NETS["chain"])
+    assert (gradient[[2, 4]] == 0).all()
+    assert (gradient[[0, 1, 3, 5]] != 0).sum() >= 3  # one of them is kept in any case
+
+
+def test_a_removed_channel_gets_task_gradient_with_the_consumer_gate() -> None:
+    search = searched("chain", gate="consumer")
+    decide(search, **{"0": [1, 1, 0.2, 1, 0.2, 1]})
+    assert (task_gradient(search, NETS["chain"])[[2, 4]] != 0).all()
+
+
+def test_a_removed_channel_returns_with_the_consumer_gate_only() -> None:
+    returned = {}
+    for gate in GATES:
+        search = searched("chain", gate=gate)
+        teacher = NETS["chain"].build()
+        decide(search, **{"0": [1, 1, 0.45, 1, 0.45, 1]})
+        optimizer = torch.optim.Adam(search.nas_parameters(), lr=0.02)
+        for step in range(30):
+            inputs = NETS["chain"].inputs(8, seed=step)
+            optimizer.zero_grad()
+            (search(*inputs) - teacher(*inputs).detach()).square().mean().backward()
+            optimizer.step()
+        returned[gate] = int((search.decisions["channels"][[2, 4]] > 0.5).sum())
+    assert returned["norm"] == 0
+    assert returned["consumer"] > 0
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_open_masks_change_no_bit_and_have_finite_gradients(case: Case, gate: Gate) -> None:
+    search = PIT(case.build(), params, input_example=case.inputs(), gate=gate)
+    overrides = search.overrides(search.theta())
+    assert all(torch.equal(value, search.net.get_parameter(n)) for n, value in overrides.items())
+    assert bool(overrides) == (search.table.size > 1)
+    if overrides:
+        assert bool(torch.isfinite(task_gradient(search, case)).all())
+
+
+def test_a_mask_is_counted_once_between_a_layer_and_its_reader() -> None:
+    gradients = []
+    for gate in GATES:
+        net = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2))
+        torch.manual_seed(0)
+        for layer in (net[0], net[1]):
+            layer.reset_parameters()
+        search = PIT(net, params, input_shape=(3,), gate=gate)
+        decide(search, **{"0": [0.9, 0.8, 0.7, 0.95]})
+        search(torch.ones(1, 3)).sum().backward()
+        gradients.append(search.decisions["channels"].grad)
+    # The net is linear, so masking either end is the same function of the mask.
+    assert_close([gradients[0]], [gradients[1]])
+    assert (gradients[0] != 0).sum() == 3
+
+
+# -- costs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("name", ["chain", "Residual", "Shuffle", "Concat", "UNet"])
+def test_descent_on_the_cost_alone_leaves_one_channel_of_every_group(name: str, gate: Gate) -> None:
+    search = searched(name, gate=gate)
+    before = {n: p.clone() for n, p in search.named_net_parameters()}
+    optimizer = torch.optim.Adam(search.parameters(), lr=0.05)
+    start = search.get_cost().item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        (search.get_cost() / start).backward()
+        optimizer.step()
+    live = search.theta(hard=True)["channels"].bool()
+    assert all(int(live[labels].sum()) == 1 for labels in search.table.keep)
+    assert int(live[1:].sum()) == len(search.table.keep)
+    assert search.get_cost(hard=True) < start / 3
+    for n, p in search.named_net_parameters():
+        assert torch.equal(p, before[n])
+
+
+def test_masks_above_one_cost_no_more_than_the_seed_and_still_feel_the_cost() -> None:
+    search = searched("chain")
+    seed = search.get_cost().item()
+    with torch.no_grad():
+        search.decisions["channels"].fill_(-2.0)
+    cost = search.get_cost()
+    assert cost.item() == seed
+    cost.backward()
+    slope = search.decisions["channels"].grad
+    assert slope is not None
+    assert int((slope != 0).sum()) == search.table.size - 1 - len(search.table.keep)
+    assert (slope <= 0).all()  # a negative mask grows toward zero
+
+
+def test_the_best_channel_of_every_set_survives() -> None:
+    search = searched("Chunk")
+    decide(search, **{"stem.0": [0.1, 0.3, 0.2, 0.1, 0.0, -0.4, 0.3, 0.1], "left": [0, 0, 0.1, 0]})
+    live = search.encode(search.theta(hard=True))["channels"]
+    assert live == {"stem.0": [1, 5], "left": [2]}  # of each half, its best
+
+
+def test_the_cost_follows_the_decisions_without_a_forward_pass() -> None:
+    search = searched("chain")
+    before = search.get_cost().item()
+    decide(search, **{"3": [0.0] * 8})
+    after = search.get_cost()
+    assert after.item() < before
+    after.backward()
+    state = searched("chain").state_dict()
+    search.load_state_dict(state)
+    assert search.get_cost().item() == before
+
+
+def test_a_combined_loss_with_enough_strength_prunes() -> None:
+    costs = {}
+    for strength in (0.0, 3.0):
+        search, teacher = searched("chain"), NETS["chain"].build()
+        optimizer = torch.optim.Adam(search.nas_parameters(), lr=0.05)
+        weights = torch.optim.Adam(search.net_parameters(), lr=1e-3)
+        seed = search.get_cost().item()
+        for step in range(25):
+            optimizer.zero_grad()
+            weights.zero_grad()
+            inputs = NETS["chain"].inputs(8, seed=step)
+            loss = (search(*inputs) - teacher(*inputs).detach()).square().mean()
+            (loss + strength * search.get_cost() / seed).backward()
+            optimizer.step()
+            weights.step()
+        costs[strength] = search.get_cost(hard=True).item() / seed
+    assert costs[0.0] == 1.0
+    assert costs[3.0] < 0.6
+
+
+def test_costs_go_by_name() -> None:
+    search = searched("chain", {"size": size_bits, "work": macs})
+    assert search.get_cost("size").item() != search.get_cost("work").item()
+    single = searched("chain", macs)
+    assert single.cost.item() == single.get_cost("macs").item() == search.get_cost("work").item()
+
+
+@pytest.mark.parametrize(
+    ("cost", "name", "known"),
+    [
+        ({"size": size_bits, "work": macs}, None, "['size', 'work']"),
+        ({"size": size_bits, "work": macs}, "energy", "['size', 'work']"),
+        (macs, "size", "['macs']"),
+    ],
+)
+def test_an_unknown_cost_is_refused_in_one_sentence(cost: Any, name: str, known: str) -> None:
+    search = searched("chain", cost)
+    with pytest.raises(ValueError, match="choose one of them") as caught:
+        search.get_cost(name)
+    assert str(caught.value) == (
+        f"`name` must be among {known}, but got {name=}; choose one of them."
+    )
+
+
+# -- arguments --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "words"),
+    [
+        ({}, ValueError, "but got none; give for instance"),
+        ({"input_shape": IMAGE, "input_example": torch.zeros(1)}, ValueError, "but got both"),
+        ({"input_shape": (3, 8.5, 8)}, TypeError, "tuple of sizes without the batch"),
+        ({"input_example": [1, 2]}, TypeError, "tensor or a tuple of tensors, but got list"),
+        ({"input_shape": IMAGE, "gate": "both"}, ValueError, "but got gate='both'; choose one"),
+        (
+            {"input_shape": IMAGE, "exclude_names": ["stem.3"]},
+            ValueError,
+            "'stem.3' is none of them; near it: ['3'",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_sentence(
+    given: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        PIT(NETS["chain"].build(), params, **given)
+    message = str(caught.value)
+    assert words in message
+    assert message.endswith(".")
+    assert "\n" not in message
+
+
+def test_settings_refuse_an_unknown_gate() -> None:
+    with pytest.raises(ValueError, match="`gate` must be among"):
+        PITSettings(gate="both")  # type: ignore[arg-type]
+
+
+def test_an_example_and_its_shape_open_the_same_search() -> None:
+    by_shape = PIT(NETS["chain"].build(), params, input_shape=IMAGE)
+    assert str(by_shape.table) == str(searched("chain").table)
+    shapes = PIT(NETS["SeveralInputs"].build(), params, input_shape=(IMAGE, (4,)))
+    assert str(shapes.table) == str(searched("SeveralInputs").table)
+
+
+@pytest.mark.parametrize(
+    ("channels", "words"),
+    [
+        ({"0": [0], "3": [0]}, "must fit the groups of the net, ['0', '3', '7']"),
+        ({"0": [6], "3": [0], "7": [0]}, "Stored channels of '0' must be below 6, but are [6]"),
+    ],
+)
+def test_decisions_of_another_net_are_refused(channels: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        searched("chain").decode({"channels": channels})
+    assert words in str(caught.value)
+
+
+# -- what PLiNIO got wrong, by the number in the audit ------------------------------------------
+
+
+def warm(name: str) -> tuple[nn.Module, Case]:
+    """A net whose running statistics come from data."""
+    case, net = NETS[name], NETS[name].build()
+    net.train()
+    with torch.no_grad():
+        for seed in range(5):
+            net(*case.inputs(8, seed=seed))
+    return net.eval(), case
+
+
+@pytest.mark.parametrize("name", ["chain", "FlattenModule", "instance_norm", "Causal"])
+def test_b1_norms_keep_their_statistics_and_their_affine_parameters(name: str) -> None:
+    net, case = warm(name)
+    exported = PIT(net, params, input_example=case.inputs()).export()
+    assert_close(outputs(net, case.inputs(5)), outputs(exported, case.inputs(5)), 0.0)
+    after = exported.state_dict()
+    assert all(torch.equal(value, after[n]) for n, value in net.state_dict().items())
+
+
+def test_b2_export_adds_no_norm() -> None:
+    exported = searched("Residual").export()
+    kinds = [type(m) for m in exported.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(kinds) == sum(
+        isinstance(m, nn.BatchNorm2d) for m in NETS["Residual"].build().modules()
+    )
+
+
+@pytest.mark.parametrize("name", ["chain", "depthwise_separable", "ConcatNorm"])
+def test_b3_the_shift_of_a_removed_channel_is_removed(name: str) -> None:
+    net, case = warm(name)
+    for gate in GATES:
+        search = PIT(net, params, input_example=case.inputs(), gate=gate)
+        with torch.no_grad():
+            search.decisions["channels"][::2] = 0.1
+        expected = outputs(search, case.inputs(5))
+        assert_close(expected, outputs(search.export(), case.inputs(5)))
+
+
+def test_b4_a_symmetric_pad_stays_symmetric() -> None:
+    net = nn.Sequential(nn.ConstantPad1d((2, 2), 0.0), nn.Conv1d(3, 4, 5), nn.Conv1d(4, 2, 1))
+    exported = PIT(net, params, input_shape=(3, 16)).export()
+    x = torch.randn(2, 3, 16)
+    assert torch.equal(net(x), exported(x))
+
+
+def test_b10_building_many_searches_changes_nothing_in_the_seed() -> None:
+    net, case = warm("chain")
+    expected = outputs(net, case.inputs())
+    for _ in range(3):
+        search = PIT(net, params, input_example=case.inputs())
+        assert_close(expected, outputs(search, case.inputs()), 0.0)
+        assert_close(expected, outputs(net, case.inputs()), 0.0)
+
+
+def test_b17_fine_tuning_an_export_leaves_the_search_alone() -> None:
+    search, case = searched("Shuffle"), NETS["Shuffle"]
+    before = copy.deepcopy(search.state_dict())
+    exported = search.export().train()
+    optimizer = torch.optim.SGD(exported.parameters(), lr=0.1)
+    exported(*case.inputs()).square().sum().backward()
+    optimizer.step()
+    after = search.state_dict()
+    assert all(torch.equal(value, after[n]) for n, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "excluded", "frozen"),
+    [
+        ("chain", "3", {"0", "3"}),  # a reader of channels, and what it reads
+        ("Residual", "two.0", {"stem.0", "one.0"}),  # one side of an addition
+        ("depthwise_separable", "2.0", {"0.0"}),  # a depthwise layer
+        ("TwoResolutions", "block", {"stem.0"}),  # a whole block
+    ],
+)
+@pytest.mark.parametrize("again", [False, True], ids=["seed", "graph"])
+def test_b18_what_is_excluded_is_frozen_with_its_neighbours(
+    name: str, excluded: str, frozen: set[str], again: bool
+) -> None:
+    case = NETS[name]
+    net = case.build()
+    if again:
+        net = PIT(net, params, input_example=case.inputs()).export()
+    search = PIT(net, params, input_example=case.inputs(), exclude_names=(excluded,))
+    assert {g.name for g in search.table.groups if g.frozen} >= frozen
+    with torch.no_grad():
+        search.decisions["channels"].zero_()
+    exported = search.export()
+    before, after = net.get_submodule(excluded), exported.get_submodule(excluded)
+    pairs = zip(before.parameters(), after.parameters(), strict=True)
+    assert all(torch.equal(left, right) for left, right in pairs)
+
+
+def test_an_excluded_layer_may_return_anything() -> None:
+    class Pair(nn.Conv2d):
+        def forward(self, x: Tensor) -> Any:
+            y = super().forward(x)
+            return y, y.mean()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.pair = nn.Conv2d(3, 6, 3), Pair(6, 5, 1)
+            self.two, self.head = nn.Conv2d(5, 4, 1), Head(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y, level = self.pair(self.one(x))
+            return self.head(self.two(y) * level)
+
+    search = PIT(Net(), params, input_shape=IMAGE, exclude_types=(Pair,))
+    assert {g.name for g in search.table.groups if not g.frozen} == {"two"}
+    with torch.no_grad():
+        search.decisions["channels"].zero_()
+    assert search.export().get_submodule("two").out_channels == 1
+
+
+def test_b19_a_layer_called_twice_has_one_mask_for_both_calls() -> None:
+    search = searched("CalledTwice")
+    decide(search, left=[0, 1, 0, 0, 0], shared=[0, 0, 1, 0, 1, 0])
+    exported = search.export()
+    shared: Any = exported.get_submodule("shared")
+    assert (shared.in_channels, shared.out_channels) == (1, 2)
+
+
+def test_b21_every_slice_keeps_a_channel() -> None:
+    search = searched("Slices")
+    decide(search, **{"stem.0": [0, 0, 0, 0, 0, 0, 0, 0.4], "left": [0, 0, 0, 0.1]})
+    exported = search.export()
+    left: Any = exported.get_submodule("left")
+    right: Any = exported.get_submodule("right")
+    assert min(left.in_channels, right.in_channels) == 1
+
+
+def test_b25_no_mask_counts_more_than_one_channel() -> None:
+    search = searched("chain")
+    with torch.no_grad():
+        search.decisions["channels"].fill_(-2.0)
+    assert float(search.theta()["channels"].detach().max()) == 1.0
+
+
+def test_b26_removed_channels_may_return_by_a_setting() -> None:
+    gradients = {}
+    for gate in GATES:
+        search = searched("Residual", gate=gate)
+        decide(search, **{"one.0": [1, 0.2, 1, 0.2, 1]})
+        labels = next(g.labels for g in search.table.groups if g.name == "one.0")
+        gradients[gate] = task_gradient(search, NETS["Residual"])[[labels[1] - 1, labels[3] - 1]]
+    assert (gradients["norm"] == 0).all()
+    assert (gradients["consumer"] != 0).any()
+
+
+def test_b35_frozen_decisions_stay_frozen() -> None:
+    search = searched("chain")
+    for decision in search.nas_parameters():
+        decision.requires_grad_(False)
+    search.train()
+    search.eval()
+    search.export()
+    assert not any(decision.requires_grad for decision in search.nas_parameters())
+    assert not search.get_cost().requires_grad
+
+
+def test_b36_decisions_and_weights_are_two_disjoint_groups_of_parameters() -> None:
+    search = searched("Residual")
+    decisions = {id(p) for p in search.nas_parameters()}
+    weights = {id(p) for p in search.net_parameters()}
+    assert decisions.isdisjoint(weights)
+    assert decisions | weights == {id(p) for p in search.parameters()}
+    assert [name for name, _ in search.named_nas_parameters()] == ["decisions.channels"]
+    assert (
+        dict(search.named_net_parameters()).keys()
+        == dict(NETS["Residual"].build().named_parameters()).keys()
+    )
+
+
+def test_b38_flattened_branches_of_different_sizes_count_each_its_own() -> None:
+    search = searched("FlattenTwo")
+    assert search.summary()["fc"].inputs == 4 * 4 + 5 * 4
+    decide(search, left=[1, 0, 0, 0], right=[1, 1, 0, 0, 0])
+    assert search.summary()["fc"].inputs == 1 * 4 + 2 * 4
+    assert search.export().get_submodule("fc").in_features == 12
+
+
+def test_b39_joined_layers_that_are_excluded_count_all_their_channels() -> None:
+    net = NETS["Concat"].build()
+    search = PIT(net, params, input_shape=IMAGE, exclude_names=("left.0", "left.1", "right"))
+    assert search.summary()["join.0"].inputs == 4 + 5
+    assert searched("ConcatInput").summary()["two"].inputs == 3 + 5
+
+
+def test_frozen_weights_stay_frozen_in_the_search_and_the_export() -> None:
+    net = NETS["chain"].build()
+    net.get_parameter("0.weight").requires_grad_(False)
+    search = PIT(net, params, input_shape=IMAGE)
+    decide(search, **{"0": [1, 0, 1, 0, 1, 0]})
+    assert not search.net.get_parameter("0.weight").requires_grad
+    exported = search.export()
+    assert not exported.get_parameter("0.weight").requires_grad
+    assert exported.get_parameter("3.weight").requires_grad
+
+
+def test_shared_parameters_stay_shared_in_the_export() -> None:
+    exported = searched("Tied").export()
+    left, right = exported.get_submodule("left"), exported.get_submodule("right")
+    assert left.weight is right.weight
+    assert left.bias is not right.bias
+
+
+def test_many_channels_are_counted_exactly_in_half_precision() -> None:
+    net = nn.Sequential(nn.Linear(3, 1001), nn.Linear(1001, 2)).to(torch.bfloat16)
+    search = PIT(net, params, input_shape=(3,))
+    assert search.get_cost().item() == 4 * 1001 + 1002 * 2
+
+
+def test_functional_dropout_follows_the_mode_and_never_the_export() -> None:
+    search, case = searched("FunctionalDropout"), NETS["FunctionalDropout"]
+    still, again = outputs(search, case.inputs()), outputs(search, case.inputs())
+    assert_close(still, again, 0.0)
+    search.train()
+    torch.manual_seed(0)
+    moving, other = search(*case.inputs()), search(*case.inputs())
+    assert not torch.equal(moving, other)
+    assert search.export().training
+
+
+def test_the_differences_from_plinio_are_written_down_and_tested() -> None:
+    path = Path(__file__).parents[1] / "parity" / "differences_pit.toml"
+    entries = tomllib.loads(path.read_text())["difference"]
+    assert len({entry["id"] for entry in entries}) == len(entries)
+    for entry in entries:
+        assert entry.keys() == {"id", "peer", "ours", "decision", "test"}
+        assert entry["decision"] in ("right", "convention", "setting")
+        file, _, test = entry["test"].partition("::")
+        source = (path.parents[2] / file).read_text()
+        assert f"def {test.rsplit('::', 1)[-1].partition('[')[0]}(" in source, entry["id"]
+
+
+def test_examples_in_docstrings_hold() -> None:
+    assert doctest.testmod(pit_module).failed == 0

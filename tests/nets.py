@@ -1,0 +1,143 @@
+"""The zoo: small nets that between them hold every structure the library knows.
+
+Every norm has random parameters and running statistics, so that an error shows in the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tests.zoo import calls, images, layers, shapes, signals
+
+IMAGE = (3, 8, 8)
+SIGNAL = (4, 16)
+TOKENS = (5, 6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One net of the zoo."""
+
+    name: str
+    make: Callable[[], nn.Module]
+    shapes: tuple[tuple[int, ...], ...] = (IMAGE,)  # of each input, without the batch
+    vocabulary: int = 0  # above 0 where the inputs are whole numbers
+    pickles: bool = True  # False where PyTorch refuses to pickle a layer
+    unused: tuple[str, ...] = ()  # layers that the forward pass leaves out
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """The net in eval mode; the global random state is as before."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            net = self.make()
+            randomize(net)
+        return net.eval()
+
+    def inputs(self, batch: int = 2, seed: int = 1) -> tuple[Tensor, ...]:
+        """Random inputs."""
+        generator = torch.Generator().manual_seed(seed)
+        if self.vocabulary:
+            return tuple(
+                torch.randint(self.vocabulary, (batch, *shape), generator=generator)
+                for shape in self.shapes
+            )
+        return tuple(torch.randn(batch, *shape, generator=generator) for shape in self.shapes)
+
+
+@torch.no_grad()
+def randomize(net: nn.Module) -> None:
+    """Gives every norm and PReLU of `net` random parameters and running statistics."""
+    for module in net.modules():
+        norm = isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm)
+        if not norm and not isinstance(module, nn.PReLU):
+            continue
+        for name, value in [*module.named_parameters(), *module.named_buffers()]:
+            if name in ("weight", "running_var"):
+                value.uniform_(0.5, 1.5)
+            elif value.is_floating_point():
+                value.normal_(0.0, 0.5)
+
+
+def _image(*makers: Callable[[], nn.Module]) -> list[Case]:
+    return [Case(name=make.__name__, make=make) for make in makers]
+
+
+CASES: tuple[Case, ...] = (
+    *_image(
+        images.chain,
+        images.Residual,
+        images.depthwise_separable,
+        images.InvertedResidual,
+        images.Concat,
+        images.Dense,
+        images.SqueezeExcite,
+        images.PreActivation,
+        images.ConcatNorm,
+        images.AddInput,
+        images.ConcatInput,
+        images.CalledTwice,
+        images.TwoResolutions,
+    ),
+    *_image(
+        shapes.Chunk,
+        shapes.Slices,
+        shapes.LiteralSplit,
+        shapes.Shuffle,
+        shapes.StackShuffle,
+        shapes.PixelShuffle,
+        shapes.FlattenModule,
+        shapes.FlattenFunction,
+        shapes.FlattenView,
+        shapes.FlattenLiteral,
+        shapes.FlattenTwo,
+        shapes.Squeeze,
+        shapes.SliceBeforeOutput,
+        shapes.MeanOverChannels,
+        shapes.SoftmaxOverChannels,
+        shapes.SoftmaxOverPositions,
+        shapes.Flipped,
+        shapes.ZeroPadShortcut,
+        shapes.Doubled,
+        shapes.Coordinates,
+    ),
+    *_image(
+        layers.instance_norm,
+        layers.plain_instance_norm,
+        layers.group_norm,
+        layers.prelu,
+        layers.channel_prelu,
+        layers.grouped,
+        layers.multiplier,
+        layers.transposed,
+        layers.activations,
+        layers.upsample,
+        layers.BareScale,
+        layers.subclass,
+        layers.own_forward,
+        layers.Tied,
+        layers.Borrowed,
+    ),
+    Case(name="parametrized", make=layers.parametrized, pickles=False),
+    Case(name="Unused", make=layers.Unused, unused=("auxiliary",)),
+    *_image(
+        calls.SeveralOutputs,
+        calls.NamedOutputs,
+        calls.Functional,
+        calls.Defaults,
+        calls.FunctionalDropout,
+    ),
+    Case(name="SeveralInputs", make=calls.SeveralInputs, shapes=(IMAGE, (4,))),
+    Case(name="Causal", make=signals.Causal, shapes=(SIGNAL,)),
+    Case(name="UNet", make=signals.UNet, shapes=(SIGNAL,)),
+    Case(name="Volumes", make=signals.Volumes, shapes=((2, 4, 6, 6),)),
+    Case(name="Attention", make=signals.Attention, shapes=(TOKENS,)),
+    Case(name="Tokens", make=signals.Tokens, shapes=(TOKENS,)),
+    Case(name="Words", make=signals.Words, shapes=((7,),), vocabulary=10),
+    Case(name="Recurrent", make=signals.Recurrent, shapes=(TOKENS,)),
+)
+
+NETS: dict[str, Case] = {case.name: case for case in CASES}
