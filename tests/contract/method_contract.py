@@ -84,7 +84,7 @@ def count_params(net: nn.Module, search: Search) -> int:
     """Parameters of `net` after the norms of the table are folded into the layers before them."""
     found = sum(p.numel() for p in search.net.parameters())
     for row in search.table.rows:
-        if row.norm is not None:
+        if row.norm is not None and row.spec.repeat == 0:
             layer: Any = net.get_submodule(row.name)
             norm = net.get_submodule(row.norm)
             found -= sum(p.numel() for p in norm.parameters())
