@@ -36,11 +36,16 @@ def _explained(action: Callable[[], Any]) -> Any:
 
     try:
         return action()
-    except (click.ClickException, click.exceptions.Exit, click.Abort):
-        raise
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise  # click has an answer to each; a pipe breaks when `head` has seen enough
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
-    except (ValueError, TypeError, ArithmeticError, OSError) as error:
+    except OSError as error:
+        text = (
+            f"Files must be open to this program, but {error.filename or 'one of them'} says "
+            f"{error.strerror or error}; check its path, its rights and the space on its disk."
+        )
+    except (ValueError, TypeError, ArithmeticError) as error:
         text = " ".join(str(error).split())
     except Exception as error:
         text = (

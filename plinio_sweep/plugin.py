@@ -33,13 +33,14 @@ def resolve(reference: Any, group: str, known: dict[str, Any] | None = None) -> 
     place, _, name = reference.rpartition(":")
     if place:
         module = load_file(Path(place)) if place.endswith(".py") else _import(place)
-        if name in vars(module):
-            return vars(module)[name]
-        names = [key for key in vars(module) if not key.startswith("_")]
-        raise ValueError(_missing(reference, f"the names of {place}", name, names))
+        try:
+            return getattr(module, name)  # not out of its dict: a package may resolve names lazily
+        except AttributeError:
+            names = [key for key in dir(module) if not key.startswith("_")]
+            raise ValueError(_missing(reference, f"the names of {place}", name, names)) from None
     points = {point.name: point for point in importlib.metadata.entry_points(group=group)}
     if reference in points:
-        return points[reference].load()
+        return _load(points[reference])
     names = [*known, *points]
     raise ValueError(
         _missing(reference, f"built-in names and entry points {names}", reference, names)
@@ -83,17 +84,34 @@ def load_file(path: Path) -> ModuleType:
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except Exception as error:
         raise ValueError(
-            f"A reference must name a module that can be imported, but {name} can't: {error}; "
-            f"install it or correct the name."
+            f"A reference must name a module that can be imported, but {name} raised "
+            f"{type(error).__name__}: {_reason(error)}; install it or correct the name."
         ) from error
+
+
+def _load(point: importlib.metadata.EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        raise ValueError(
+            f"An entry point must be loadable, but {point.name} = {point.value} raised "
+            f"{type(error).__name__}: {_reason(error)}; upgrade or remove the package that "
+            f"brings it."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or "no message"
 
 
 def _failed(path: Path, error: Exception) -> str:
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    line = getattr(error, "lineno", None) or (lines[-1].lineno if lines else 1)
-    reason = " ".join(str(error).split()) or "no message"
+    line = lines[-1].lineno if lines else 1
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        line = error.lineno
+    reason = _reason(error)
     if isinstance(error, ValueError | TypeError):
         # Most of all our own checks of a record: they say what to do.
         return f"{path.name}:{line}: {reason}"

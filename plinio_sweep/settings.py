@@ -6,6 +6,7 @@ study; `PLINIO_SWEEP_STORAGE` and its like go first.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -97,7 +98,10 @@ def _table(folder: Path) -> Mapping[str, Any] | None:
             table = tools.get("plinio-sweep")
             return table if isinstance(table, dict) else None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"Settings must be TOML, but {folder} holds none: {error}.") from error
+        file = own if own.is_file() else project
+        raise ValueError(
+            f"Settings must be TOML, but {file} is none: {error}; correct that place."
+        ) from error
     return None
 
 
@@ -109,7 +113,7 @@ def _convert(name: str, value: Any) -> Any:
             seconds = float(value)
         except (TypeError, ValueError):
             seconds = -1.0
-        if seconds >= 0:
+        if 0 <= seconds < math.inf:
             return seconds
     elif isinstance(value, str):
         return value
@@ -119,4 +123,6 @@ def _convert(name: str, value: Any) -> Any:
 
 def redacted(text: str) -> str:
     """`text` with the passwords of its URLs hidden: for everything printed or logged."""
-    return re.sub(r"(?<=://)([^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
+    # To the last @ of the word: a password may hold any sign, and too much hidden does no harm.
+    text = re.sub(r"(?<=://)([^:/@\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"(?<=[?&]password=)[^&\s'\"]+", "***", text)

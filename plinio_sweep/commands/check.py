@@ -34,7 +34,13 @@ def check_study(path: Path) -> None:
     net, example = seed_net(ground), ground.data.example()
     report = cost_of(net, example, sweep.models)
     for order in sweep.space.orders:
-        _try_order(sweep, ground, order)
+        try:
+            _try_order(sweep, ground, order)
+        except Exception as error:
+            raise ValueError(
+                f"One step of order {order!r} must run, but raised {type(error).__name__}: "
+                f"{' '.join(str(error).split())}; correct the net, the loss or the metrics."
+            ) from error
     search = METHODS[sweep.space.orders[0].split(">")[0]]().open(net, example, sweep.pressure)
     click.echo(f"study {sweep.name}: {type(net).__name__}, {_sizes(ground.data)}\n")
     click.echo(f"{search.table}\n")

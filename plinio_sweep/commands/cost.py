@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
 from costs import MODELS, CostModel
 from plinio_sweep.graph.count import CostReport, cost_of
 from plinio_sweep.graph.trace import random_inputs
 from plinio_sweep.plugin import load_study, resolve
+from plinio_sweep.settings import load_settings
+from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.sweep.drive import ground_of
+from plinio_sweep.sweep.trial import seed_net
 
 
 def print_costs(
@@ -41,23 +48,50 @@ def print_costs(
 def _net(
     reference: str, shape: str | None
 ) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, CostModel]]:
+    own: dict[str, CostModel] = {}
     if reference.endswith(".py"):
-        sweep = load_study(Path(reference))
-        net = sweep.task.net()
-        given = sweep.task.data().example() if shape is None else None
-        return net, given or random_inputs(net, _sizes(shape or "")), dict(sweep.models)
-    found = resolve(reference, "plinio_sweep.nets")
-    net = found if isinstance(found, nn.Module) else found()
-    if not isinstance(net, nn.Module):
-        raise ValueError(
-            f"`{reference}` must be a net or make one, but made {type(net).__name__}; name another."
-        )
+        sweep, settings = load_study(Path(reference)), load_settings(Path(reference))
+        found, own = sweep.task.net, dict(sweep.models)
+        if shape is None:
+            ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
+            return seed_net(ground), ground.data.example(), own
+    else:
+        found = resolve(reference, "plinio_sweep.nets")
+    net = _made(reference, found)
     if shape is None:
         raise ValueError(
             f"`{reference}` needs its input's shape, but none was given; pass for instance "
             f"--input-shape 3,32,32."
         )
-    return net, random_inputs(net, _sizes(shape)), {}
+    inputs = random_inputs(net, _sizes(shape))
+    _try(net, inputs, shape)
+    return net, inputs, own
+
+
+def _made(reference: str, found: Any) -> nn.Module:
+    try:
+        net = found if isinstance(found, nn.Module) else found()
+    except Exception as error:
+        raise ValueError(
+            f"`{reference}` must be a net or make one without arguments, but raised "
+            f"{type(error).__name__}: {' '.join(str(error).split())}; name a function that does."
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise ValueError(
+            f"`{reference}` must be a net or make one, but made {type(net).__name__}; name another."
+        )
+    return net
+
+
+@torch.no_grad()
+def _try(net: nn.Module, inputs: tuple[Tensor, ...], shape: str) -> None:
+    try:
+        copy.deepcopy(net).eval()(*inputs)
+    except Exception as error:
+        raise ValueError(
+            f"The net must accept inputs of shape {shape}, but raised {type(error).__name__}: "
+            f"{' '.join(str(error).split())}; correct --input-shape."
+        ) from error
 
 
 def _sizes(text: str) -> tuple[tuple[int, ...], ...]:
@@ -85,10 +119,11 @@ def _table(report: CostReport) -> Table:
     for title in ("layer", "kind"):
         table.add_column(title)
     for name in report.totals:
-        table.add_column(f"{name}\n[{report.units[name]}]", justify="right")
+        # `Text`: a plain "[byte]" would be read as markup.
+        table.add_column(Text(f"{name}\n[{report.units[name]}]"), justify="right")
     for layer in report.layers:
         cells = [f"{layer[name]:,.6g}" for name in report.totals]
-        table.add_row(layer["name"], layer["op"], *cells)
+        table.add_row(Text(layer["name"]), layer["op"], *cells)
     table.add_section()
     totals = [f"{value:,.10g}" for value in report.totals.values()]
     table.add_row("total", "", *totals)

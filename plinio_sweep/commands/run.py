@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,19 +58,9 @@ def _run(
         click.echo(
             "MLflow is not installed, so no run is tracked: pip install 'plinio-sweep[mlflow]'"
         )
-    arguments = ["--trials", str(target)]
-
-    def now() -> StudyRecord:
-        return record_of(study, settings.folder)
-
-    with _Bars(target, now()) as bars:
-        errors = _run_workers(path, workers, arguments, settings, bars)
-        if errors == [] and _missing(now(), target):
-            # The last trials died with a worker after the others had ended: once more for them.
-            errors = _run_workers(path, 1, arguments, settings, bars)
-        if errors == []:
-            errors = _run_workers(path, 1, [*arguments, "--finish"], settings, bars)
-    record = now()
+    with _Bars(target, record_of(study, settings.folder)) as bars:
+        errors = _work(path, study, workers, settings, bars)
+    record = record_of(study, settings.folder)
     if errors is None:
         return _stopped(path, record, trials, workers)
     if errors:
@@ -80,8 +71,37 @@ def _run(
     return FAILED if record.count("failed") else DONE
 
 
-def _missing(record: StudyRecord, target: int) -> bool:
-    return sum(record.count(state) for state in ("complete", "pruned", "failed")) < target
+def _work(
+    path: Path, study: Any, workers: int, settings: Settings, bars: _Bars
+) -> list[str] | None:
+    """Runs workers until nothing is missing; what went wrong, or nothing at all after Ctrl-C."""
+    from plinio_sweep.sweep.reading import record_of
+
+    arguments = ["--trials", str(study.user_attrs["target"])]
+    # Once more for the trials that died with their worker after the others had ended.
+    for count in (workers, 1):
+        if not _missing_trials(record_of(study, settings.folder)):
+            break
+        errors = _run_workers(path, count, arguments, settings, bars)
+        if errors is None or errors:
+            return errors
+    # The last worker measures the front; here it is one that did not live to do so.
+    if _missing_tests(study, record_of(study, settings.folder)):
+        return _run_workers(path, 1, [*arguments, "--finish"], settings, bars)
+    return []
+
+
+def _missing_trials(record: StudyRecord) -> bool:
+    done = sum(record.count(state) for state in ("complete", "pruned", "failed"))
+    return done < record.target_trials or record.count("running") > 0
+
+
+def _missing_tests(study: Any, record: StudyRecord) -> bool:
+    from plinio_sweep.view.front import front
+
+    keys = [str(trial.number) for trial in front(record)]
+    keys += [] if record.baseline is None else ["seed"]
+    return any(f"test:{key}" not in study.user_attrs for key in keys)
 
 
 def _run_workers(
@@ -102,7 +122,7 @@ def _stopped(path: Path, record: StudyRecord, trials: int | None, workers: int) 
     more = f" --trials {trials}" if trials else ""
     more += f" --workers {workers}" if workers > 1 else ""
     click.echo(f"stopped: {report.summary_line(record)}")
-    click.echo(f"continue with: plinio-sweep run {path}{more}")
+    click.echo(f"continue with: plinio-sweep run {shlex.quote(str(path))}{more}")
     return INTERRUPTED
 
 
@@ -119,11 +139,12 @@ def print_front(record: StudyRecord) -> None:
 def _print_next(path: Path, record: StudyRecord) -> None:
     from plinio_sweep.view.front import front
 
+    study = shlex.quote(str(path))
     click.echo("next:")
-    click.echo(f"  plinio-sweep show {path} --plot front.png")
+    click.echo(f"  plinio-sweep show {study} --plot front.png")
     if points := front(record):
-        click.echo(f"  plinio-sweep export {path} {points[0].number} model")
-    click.echo(f"  plinio-sweep serve {path}")
+        click.echo(f"  plinio-sweep export {study} {points[0].number} model")
+    click.echo(f"  plinio-sweep serve {study}")
 
 
 def _save_figure(study: Any, record: StudyRecord) -> None:
@@ -164,7 +185,7 @@ class _Bars:
 
     def say(self, text: str) -> None:
         """A line above the bars."""
-        self._progress.console.print(redacted(text), markup=False, highlight=False)
+        self._progress.console.print(redacted(text), markup=False, highlight=False, soft_wrap=True)
 
     def hear(self, worker: int, event: Mapping[str, Any]) -> None:
         """Shows one event of one worker."""

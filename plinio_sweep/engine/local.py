@@ -44,16 +44,16 @@ class Workers:
         self, study: Path, workers: int, arguments: list[str], logs: Path, heard: Heard
     ) -> None:
         self._study, self._arguments, self._logs, self._heard = study, arguments, logs, heard
+        self._workers = workers
         self._threads = max(1, (os.cpu_count() or 1) // workers)
         self._events: queue.Queue[tuple[int, Mapping[str, Any] | None]] = queue.Queue()
         self._running: dict[int, _Process] = {}
         self.errors: list[str] = []
-        self.wrong_use = False
-        for worker in range(workers):
-            self._start(worker, 0)
 
     def run(self) -> None:
-        """Listens until all workers have ended."""
+        """Starts all workers and listens until they have ended."""
+        for worker in range(self._workers):
+            self._start(worker, 0)
         while self._running:
             worker, event = self._events.get()
             if event is not None:
@@ -92,9 +92,9 @@ class Workers:
         threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
 
     def _listen(self, worker: int, process: subprocess.Popen[str]) -> None:
-        for event in _events(process):
-            self._events.put((worker, event))
-        process.wait()
+        with process:
+            for event in _events(process):
+                self._events.put((worker, event))
         self._events.put((worker, None))
 
     def _hear(self, worker: int, event: Mapping[str, Any]) -> None:
@@ -109,7 +109,6 @@ class Workers:
         if code in (0, 3):
             return
         if code == 2:
-            self.wrong_use = True
             self.errors += [text for text in ended.errors if text not in self.errors]
         elif ended.deaths + 1 < RESTARTS:
             died = f"worker {ended.worker} ended {_how(code)} and is started again"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -27,6 +28,8 @@ class Events:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._stop = threading.Event()
+        self._reader = select.poll()
+        self._reader.register(stream, 0)
 
     def say(self, event: Mapping[str, Any]) -> None:
         """Writes one event."""
@@ -43,6 +46,10 @@ class Events:
 
     def stopping(self) -> bool:
         """Whether the worker is to stop."""
+        # Asked at every step: a pipe says so before anything is written to it, and the next event
+        # may be an epoch away.
+        if self._reader.poll(0):
+            self._stop.set()
         return self._stop.is_set()
 
 
@@ -107,13 +114,14 @@ def _work(
         say=events.say,
         stopping=events.stopping,
     )
-    if finish:
-        _finish(worker)
-    else:
+    if not finish:
         worker.work()
+    # The last worker knows net and data already: no need of a new process for the test split.
+    if finish or not worker.record().count("running"):
+        _measure_front(worker)
 
 
-def _finish(worker: Any) -> None:
+def _measure_front(worker: Any) -> None:
     from plinio_sweep.view.front import front
 
     record = worker.record()

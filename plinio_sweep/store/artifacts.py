@@ -37,8 +37,11 @@ class FolderStore:
         draft = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=self.root))
         try:
             fill(draft)
-            if not folder.is_dir():
+            try:
                 draft.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another writer was first
+                    raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return folder

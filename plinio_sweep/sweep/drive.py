@@ -11,19 +11,25 @@ from __future__ import annotations
 import socket
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import filelock
 import optuna
 import torch
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.settings import Settings
-from plinio_sweep.sweep.definition import differences, digest
-from plinio_sweep.sweep.reading import record_of, values_of
+from plinio_sweep.sweep.definition import digest
+from plinio_sweep.sweep.drift import check_drift
+from plinio_sweep.sweep.failure import hits_all, reason_of
+from plinio_sweep.sweep.reading import excesses_of, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
 from plinio_sweep.sweep.stage import Ground, Plan, Store
 from plinio_sweep.sweep.storage import exclusive, explained, open_storage
@@ -35,6 +41,7 @@ from plinio_sweep.train.loop import Watch, evaluate
 from plinio_sweep.train.recipe import Splits
 
 MAX_LOSSES = 3  # a trial that took that many workers with it is given up
+DIED, ENDED = "its worker died", "its worker could not go on"
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 Say = Callable[[Mapping[str, Any]], None]
@@ -42,10 +49,6 @@ Say = Callable[[Mapping[str, Any]], None]
 
 class StoppedError(Exception):
     """The worker was asked to end; its trial goes back into the queue."""
-
-
-class DriftError(ValueError):
-    """The study file says another study than the database."""
 
 
 def open_study(
@@ -59,7 +62,6 @@ def open_study(
     """
     storage = open_storage(settings, create=True)
     with explained(settings), exclusive(settings):
-        known = [s.study_name for s in optuna.get_all_study_summaries(storage)]
         axes = sweep.axes
         study = optuna.create_study(
             study_name=sweep.name,
@@ -67,18 +69,14 @@ def open_study(
             directions=[axis.direction for axis in axes],
             load_if_exists=True,
         )
-        definition = sweep.definition()
-        if sweep.name in known and not accept_drift:
-            _check_drift(sweep, study.user_attrs.get("definition"), definition)
-        elif sweep.name in known and [d.name.lower() for d in study.directions] != [
-            axis.direction for axis in axes
-        ]:
-            raise DriftError(
-                f"The objectives of study {sweep.name!r} can't change in their sense; give the "
-                f"sweep another `name`."
-            )
+        directions = [direction.name.lower() for direction in study.directions]
+        # Before anything was trained all may change: a first run often ends at a net that has to
+        # be corrected.
+        begun = "baseline" in study.user_attrs or study.get_trials(deepcopy=False)
+        stored = study.user_attrs.get("definition") if begun else None
+        check_drift(sweep, stored, directions, accept=accept_drift)
         attrs = {
-            "definition": definition,
+            "definition": sweep.definition(),
             "objectives": [asdict(axis) for axis in axes],
             "limits": dict(sweep.limits),
             "units": {name: model.unit for name, model in sweep.models.items()},
@@ -92,16 +90,6 @@ def open_study(
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([axis.name for axis in axes])
         return study
-
-
-def _check_drift(sweep: Sweep, old: Any, new: Any) -> None:
-    changed = differences(old, new) if old is not None else []
-    if changed:
-        raise DriftError(
-            f"A study must stay as it was started, but {sweep.name!r} changed in "
-            f"{'; '.join(changed)}; give the sweep another `name`, undo the change, or pass "
-            f"--accept-drift."
-        )
 
 
 def ground_of(sweep: Sweep, settings: Settings, store: Store) -> Ground:
@@ -118,7 +106,13 @@ def ground_of(sweep: Sweep, settings: Settings, store: Store) -> Ground:
             f"`device` must be one of this machine, but {settings.device!r} is not: "
             f'{str(error).splitlines()[0]}; "cpu" always is.'
         ) from error
-    data = sweep.task.data()
+    try:
+        data = sweep.task.data()
+    except Exception as error:
+        raise ValueError(
+            f"`data` must load the data, but failed: {reason_of(error)}; correct that function or "
+            f"bring what it needs."
+        ) from error
     if not isinstance(data, Splits):
         raise TypeError(
             f"`data` must return Splits(train=…, validation=…, test=…), but returned "
@@ -179,8 +173,8 @@ class Worker:
         with explained(self.settings), self._alive():
             ground = self._ground()
             self._ensure_baseline(ground)
-            while (trial := self._claim()) is not None:
-                self._run(ground, trial)
+            while (claimed := self._claim()) is not None:
+                self._run(ground, *claimed)
 
     def measure(self, artifacts: Mapping[str, str]) -> None:
         """Measures stored nets on the test split, each once for ever.
@@ -220,14 +214,29 @@ class Worker:
         with self.store.lock(f"baseline-{key}"):
             if self.attrs.get("baseline", {}).get("artifact") == key:
                 return
-            result, _, _ = run_trial(ground, plan, warmup_seed=self.sweep.seed, watch=self.watch)
+            result = self._train_seed(ground, plan)
             stored = {"metrics": result.metrics, "costs": result.costs, "artifact": key}
             self.study.set_user_attr("baseline", stored)
         self.say({"event": "baseline", **stored})
 
+    def _train_seed(self, ground: Ground, plan: Plan) -> TrialResult:
+        try:
+            found = run_trial(ground, plan, warmup_seed=self.sweep.seed, watch=self.watch)
+            values_of(self.sweep.axes, found[0].metrics, found[0].costs)
+        except StoppedError:
+            raise
+        except Exception as error:
+            if hits_all(error):
+                raise
+            raise ValueError(
+                f"The seed net must be trained before it is searched, but that failed: "
+                f"{reason_of(error)}; correct the net, the loss, the metrics or the recipe."
+            ) from error
+        return found[0]
+
     # -- claiming -------------------------------------------------------------------------------
 
-    def _claim(self) -> optuna.Trial | None:
+    def _claim(self) -> tuple[optuna.Trial, Plan] | None:
         with exclusive(self.settings):
             if self.stopping():
                 raise StoppedError
@@ -236,24 +245,17 @@ class Worker:
             counted = sum(t.state in COUNTED or _failed(t) for t in trials)
             if counted >= self.target:
                 return None
-            self.study.sampler = self.sweep.sampler(self._seed("sampler", self.name_seed(trials)))
+            turn = _turn(trials)
+            self.study.sampler = self.sweep.sampler(self._seed("sampler", turn))
             trial = self.study.ask()
             attrs = self.study.get_trials(deepcopy=False)[trial.number].user_attrs
             if "uid" not in attrs:
-                trial.set_user_attr("uid", trial.number)
+                trial.set_user_attr("uid", turn)
             trial.set_user_attr("worker", self.name)
             # Chosen under the lock, so that the next worker's sampler sees what is running.
-            self._plan(trial)
+            plan = self._plan(trial)
             self.number = trial.number
-            return trial
-
-    @staticmethod
-    def name_seed(trials: list[optuna.trial.FrozenTrial]) -> int:
-        """What sets one draw of the sampler apart from the next: how many trials there were.
-
-        Claims are made one at a time, so no two workers meet the same number.
-        """
-        return len(trials)
+            return trial, plan
 
     def _plan(self, trial: optuna.Trial) -> Plan:
         uid = trial.user_attrs["uid"]
@@ -263,17 +265,22 @@ class Worker:
         return int(digest([self.sweep.seed, *what])[:7], 16)
 
     def _reap(self) -> None:
-        """Puts trials of dead workers of this machine back into the queue."""
+        """Puts trials of dead workers of this machine back into the queue.
+
+        A trial is claimed and named under the lock that is held here: one without a worker was
+        left in the middle of it. One of our own is left from work that an error ended.
+        """
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = trial.user_attrs.get("worker")
-            if worker is not None and worker != self.name and self._dead(worker):
-                self._requeue(trial, "its worker died")
+            why = ENDED if worker in (None, self.name) else self._end_of(worker)
+            if why is not None:
+                self._requeue(trial, why)
 
     def _requeue(self, trial: optuna.trial.FrozenTrial, why: str) -> None:
         storage, identity = self.study._storage, trial._trial_id
         attrs = trial.user_attrs
         losses = [*attrs.get("retry_of", []), trial.number]
-        given_up = why == "its worker died" and attrs.get("deaths", 0) + 1 >= MAX_LOSSES
+        given_up = why == DIED and attrs.get("deaths", 0) + 1 >= MAX_LOSSES
         if given_up:
             reason = f"given up: {MAX_LOSSES} workers died of it (trials {losses})"
             storage.set_trial_user_attr(identity, "error", reason)
@@ -286,7 +293,7 @@ class Worker:
         if given_up:
             return
         kept = {k: v for k, v in attrs.items() if k in ("uid", "run")}
-        deaths = attrs.get("deaths", 0) + (why == "its worker died")
+        deaths = attrs.get("deaths", 0) + (why == DIED)
         self.study.add_trial(
             create_trial(
                 state=TrialState.WAITING,
@@ -303,42 +310,57 @@ class Worker:
         folder.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(folder / f"{name.rpartition(':')[2]}.lock", timeout=0)
 
-    def _alive(self) -> filelock.BaseFileLock:
-        return self._lock(self.name)
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Holds the lock of this worker, whose file stays behind when the worker dies of a trial.
 
-    def _dead(self, worker: str) -> bool:
+        A full disk or a lost database is no fault of the trial in hand. The worker can't write that
+        down any more, but it can remove a file.
+        """
+        with self._lock(self.name) as lock:
+            try:
+                yield
+            except (StoppedError, OSError, SQLAlchemyError, StorageInternalError):
+                Path(lock.lock_file).unlink(missing_ok=True)
+                raise
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+    def _end_of(self, worker: str) -> str | None:
+        """How a worker ended; nothing while it lives or can't be seen from this machine."""
         if worker.rpartition(":")[0] != socket.gethostname():
-            return False  # on another machine: its lock can't be seen from here
+            return None
         lock = self._lock(worker)
+        if not Path(lock.lock_file).exists():
+            return ENDED
         try:
             lock.acquire()
         except filelock.Timeout:
-            return False
+            return None
         lock.release()
-        return True
+        return DIED
 
     # -- one trial ------------------------------------------------------------------------------
 
-    def _run(self, ground: Ground, trial: optuna.Trial) -> None:
+    def _run(self, ground: Ground, trial: optuna.Trial, plan: Plan) -> None:
         self.say({"event": "start", "trial": trial.number, "params": trial.params})
         run = self._start_run(trial)
         try:
-            plan = self._plan(trial)
             result, net, folder = run_trial(
                 ground, plan, warmup_seed=self.sweep.seed, watch=self.watch
             )
             values = values_of(self.sweep.axes, result.metrics, result.costs)
+            excesses = excesses_of(self.sweep.limits, result.metrics, result.costs)
         except StoppedError:
             with exclusive(self.settings):
                 frozen = self.study.get_trials(deepcopy=False)[trial.number]
                 self._requeue(frozen, "it was interrupted")
             raise
-        except OSError:
-            raise  # a full disk or lost rights hit every trial: this one waits for the next run
         except Exception as error:
+            if hits_all(error):
+                raise  # this trial waits for the next run
             self._fail(trial, run, error)
             return
-        self._record(trial, result)
+        self._record(trial, result, excesses)
         if self.annotator is not None:
             self._attempt("annotate", lambda: self._annotator().annotate(trial, result, folder))
         if run is not None:
@@ -348,21 +370,16 @@ class Worker:
         self.say({"event": "complete", "trial": trial.number, "values": values})
         self.number = None
 
-    def _record(self, trial: optuna.Trial, result: TrialResult) -> None:
+    def _record(
+        self, trial: optuna.Trial, result: TrialResult, excesses: Mapping[str, float]
+    ) -> None:
         for name in ("metrics", "costs", "estimates", "artifact", "seconds"):
             trial.set_user_attr(name, getattr(result, name))
-        known = {**_bare(result.metrics), **result.costs}
-        for name, bound in self.sweep.limits.items():
-            bare = name.removeprefix("-")
-            value = -known[bare] if name.startswith("-") else known[bare]
-            # Relative to the bound: limits in bytes and in accuracy weigh alike.
-            if name not in trial.constraints:
-                trial.set_constraint(name, (value - bound) / max(abs(bound), 1e-12))
+        for name, excess in excesses.items():
+            trial.set_constraint(name, excess)
 
     def _fail(self, trial: optuna.Trial, run: str | None, error: Exception) -> None:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if not isinstance(error, ArithmeticError | ValueError):
-            reason = f"{type(error).__name__}: {reason}"
+        reason = reason_of(error)
         trial.set_user_attr("error", reason[:1000])
         trial.set_user_attr("error_kind", type(error).__name__)
         if run is not None:
@@ -411,5 +428,10 @@ def _failed(trial: optuna.trial.FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and "lost" not in trial.user_attrs
 
 
-def _bare(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name.removeprefix("validation_"): value for name, value in metrics.items()}
+def _turn(trials: list[optuna.trial.FrozenTrial]) -> int:
+    """What sets a claim apart from those before it: how many trials were begun.
+
+    Claims are made one at a time, so no two draws meet the same number; a trial that is tried again
+    counts once, so that a study goes on after an interruption as it would have without.
+    """
+    return sum(t.state != TrialState.WAITING and "lost" not in t.user_attrs for t in trials)

@@ -35,10 +35,11 @@ def read_study(path: Path, settings: Settings) -> StudyRecord:
     Raises:
         StorageError: When it was never started or its database can't be used.
     """
+    written = study_name(path)
     storage = open_storage(settings, create=False)
     with explained(settings):
         names = [s.study_name for s in optuna.get_all_study_summaries(storage)]
-        name = study_name(path) or _name_by_file(path, storage)
+        name = written or _name_by_file(path, storage)
         if name not in names:
             raise StorageError(
                 f"The study must have been started, but the database holds {names} and not "
@@ -123,6 +124,30 @@ def _baseline(
     return BaselineRecord(
         values=values, metrics=metrics, costs=stored["costs"], artifact=stored["artifact"]
     )
+
+
+def excesses_of(
+    limits: Mapping[str, float], metrics: Mapping[str, float], costs: Mapping[str, float]
+) -> dict[str, float]:
+    """How far each limit is passed, relative to it; 0 or less where it is kept.
+
+    Relative, so that limits in bytes and in accuracy weigh alike.
+
+    Raises:
+        ArithmeticError: When what is limited is no number.
+    """
+    known = {**{k.removeprefix("validation_"): v for k, v in metrics.items()}, **costs}
+    excesses: dict[str, float] = {}
+    for name, bound in limits.items():
+        bare = name.removeprefix("-")
+        value = -known[bare] if name.startswith("-") else known[bare]
+        if math.isnan(value):
+            raise ArithmeticError(
+                f"What is limited must be a number, but {bare} is {value}; check that metric or "
+                f"cost."
+            )
+        excesses[name] = (value - bound) / max(abs(bound), 1e-12)
+    return excesses
 
 
 def values_of(

@@ -73,7 +73,10 @@ class Space:
                 f"`choices` must name settings among {known}, but got {name!r}; correct the name."
             )
         if not values or len({canonical(value) for value in values}) != len(values):
-            raise ValueError(f"`choices[{name!r}]` must hold each value once, but got {values!r}.")
+            raise ValueError(
+                f"`choices[{name!r}]` must hold each value once, but got {values!r}; write for "
+                f"instance a tuple of two."
+            )
         for value in values:
             METHODS[method](**{setting: value})  # the record checks its own values
 

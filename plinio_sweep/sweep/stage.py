@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,10 +84,8 @@ class Ground:
 
     def warmup_key(self, seed: int) -> str:
         """Key of the seed net after its warm-up."""
-        recipe = replace(self.recipe, search=self.recipe.warmup, finetune=self.recipe.warmup)
-        return digest(
-            ["warmup", CODE_VERSION, seed, describe(self.task), describe(recipe), str(self.device)]
-        )
+        known = [describe(self.task), describe(self.recipe.warmup), self.recipe.batch_size]
+        return digest(["warmup", CODE_VERSION, seed, *known, str(self.device)])
 
     def plan_key(self, plan: Plan, warmup_seed: int) -> str:
         """Key of everything that `plan` leads to."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ def explained(settings: Settings) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:
+        raise  # of our own output: `head` has seen enough
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise StorageError(_sentence(settings, error)) from error
     except filelock.Timeout as error:
@@ -50,6 +52,7 @@ def _sentence(settings: Settings, error: BaseException) -> str:
         "not a database": "move that file away or name another in `storage`",
         "malformed": "restore it from a copy or name another in `storage`",
         "locked": "stop the program that holds it or raise `lock_timeout`",
+        "lock timeout": "wait for the other process or raise `lock_timeout`",
         "disk is full": "free some space and run the same command again",
         "disk I/O error": "check the disk's space and limits and run the same command again",
         "readonly": "make it writable or name another in `storage`",
@@ -79,37 +82,54 @@ def open_storage(settings: Settings, *, create: bool) -> optuna.storages.RDBStor
     Raises:
         StorageError: When it can't be used, or is not there and not to be made.
     """
-    url = settings.storage_url
-    path = sqlite_path(url)
-    if path is not None and not create and not path.is_file():
-        raise StorageError(
-            f"The study must have been started, but there is no database {path}; start it with "
-            f"plinio-sweep run."
-        )
     with explained(settings):
+        path = sqlite_path(settings.storage_url)
+        if path is not None and not create and not path.is_file():
+            raise StorageError(
+                f"The study must have been started, but there is no database {path}; start it with "
+                f"plinio-sweep run."
+            )
         settings.folder.mkdir(parents=True, exist_ok=True)
-        if path is not None:
-            _check_ours(path)
         # What Optuna tells of its own is no news to our users.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # All under the lock: tables that another process is just making look like no tables of
+        # ours, and the journal can't change its mode while somebody else writes.
         with exclusive(settings):
-            options = {"timeout": settings.lock_timeout} if path is not None else {}
-            storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": options})
-        if path is not None:
-            _harden(storage)
-        return storage
+            return _connected(settings, path)
 
 
-def _check_ours(path: Path) -> None:
+def _connected(settings: Settings, path: Path | None) -> optuna.storages.RDBStorage:
+    url = settings.storage_url
+    options = {"timeout": settings.lock_timeout} if path is not None else {}
+    if path is not None:
+        _check_ours(path, options)
+    try:
+        storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": options})
+    except ImportError as error:
+        raise StorageError(_driver_sentence(url, error)) from error
+    if path is not None:
+        _harden(storage)
+    return storage
+
+
+def _driver_sentence(url: str, error: ImportError) -> str:
+    return (
+        f"The driver of the study's database must be installed, but {redacted(url)} finds none: "
+        f"{' '.join(str(error).split())}; pip install 'plinio-sweep[postgres]' brings that of "
+        f"postgresql+psycopg://."
+    )
+
+
+def _check_ours(path: Path, options: Mapping[str, Any]) -> None:
     """Refuses a database of somebody else before Optuna adds its tables to it."""
     if not path.is_file() or path.stat().st_size == 0:
         return
-    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args=dict(options))
     try:
         tables = set(sqlalchemy.inspect(engine).get_table_names())
     finally:
         engine.dispose()
-    if tables and "studies" not in tables:
+    if tables and not tables >= {"studies", "trials"}:
         raise StorageError(
             f"The study's database must be empty or its own, but {path} holds the tables "
             f"{sorted(tables)[:4]}; name another in `storage`: nothing was changed."
@@ -117,8 +137,20 @@ def _check_ours(path: Path) -> None:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of an SQLite URL; nothing for another database."""
-    return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+    """The file of an SQLite URL; nothing for another database.
+
+    Raises:
+        StorageError: When SQLite is to keep it in memory, where no worker could reach it.
+    """
+    parsed = sqlalchemy.make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if not parsed.database or parsed.database == ":memory:":
+        raise StorageError(
+            f"`storage` must be shared by processes, but {url} is the memory of one; name a file: "
+            f"sqlite:///study.db."
+        )
+    return Path(parsed.database)
 
 
 def _harden(storage: optuna.storages.RDBStorage) -> None:
@@ -130,7 +162,7 @@ def _harden(storage: optuna.storages.RDBStorage) -> None:
     engine = storage.engine
 
     @sqlalchemy.event.listens_for(engine, "connect")
-    def _connected(connection: Any, _: Any) -> None:
+    def _opened(connection: Any, _: Any) -> None:
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -140,6 +172,7 @@ def _harden(storage: optuna.storages.RDBStorage) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     engine.dispose()  # the connection that was opened before the hooks
+    engine.connect().close()
 
 
 _threads = threading.RLock()
@@ -149,19 +182,34 @@ _threads = threading.RLock()
 def exclusive(settings: Settings) -> Iterator[None]:
     """One process at a time: around what reads the study and then changes it.
 
-    A lock file for SQLite; an advisory lock of the server for PostgreSQL, which reaches across
-    machines.
+    A lock file beside an SQLite database; an advisory lock of the server for PostgreSQL, which
+    reaches across machines.
     """
     url = settings.storage_url
-    if not url.startswith("postgresql"):
-        settings.folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(settings.folder / "study.lock", timeout=settings.lock_timeout)
-        with _threads, lock:
+    if sqlalchemy.make_url(url).get_backend_name() == "postgresql":
+        with _threads, _advisory_lock(settings):
             yield
         return
+    path = sqlite_path(url) or settings.folder / "study.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"), timeout=settings.lock_timeout)
+    with _threads, lock:
+        yield
+
+
+@contextmanager
+def _advisory_lock(settings: Settings) -> Iterator[None]:
     key = int.from_bytes(hashlib.sha256(b"plinio_sweep").digest()[:8], signed=True)
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
-    with _threads, engine.connect() as connection:
+    url = settings.storage_url
+    try:
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    except ImportError as error:
+        raise StorageError(_driver_sentence(url, error)) from error
+    with engine.connect() as connection:
+        connection.execute(
+            sqlalchemy.text("select set_config('lock_timeout', :time, false)"),
+            {"time": str(int(1000 * settings.lock_timeout))},
+        )
         connection.execute(sqlalchemy.text("select pg_advisory_lock(:key)"), {"key": key})
         try:
             yield

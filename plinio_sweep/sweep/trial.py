@@ -17,6 +17,7 @@ from torch import nn
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.methods import METHODS
 from plinio_sweep.sweep.definition import describe
+from plinio_sweep.sweep.failure import reason_of
 from plinio_sweep.sweep.result import TrialResult
 from plinio_sweep.sweep.stage import Ground, Plan, StageOutcome, run_stage
 from plinio_sweep.train.history import Epoch
@@ -33,7 +34,12 @@ def seed_net(ground: Ground) -> nn.Module:
         ValueError: When it can't run on the data, with what it said.
         TypeError: When the task gives no module.
     """
-    net = ground.task.net()
+    try:
+        net = ground.task.net()
+    except Exception as error:
+        raise ValueError(
+            f"`net` must make the seed net, but failed: {reason_of(error)}; correct that function."
+        ) from error
     if not isinstance(net, nn.Module):
         raise TypeError(
             f"`net` must return a torch module, but returned {type(net).__name__}; return the net."
@@ -107,7 +113,7 @@ def run_trial(
         history = history + _train_on(ground, net, plan.seed, len(history), watch)
     result = _measure(ground, plan, net, outcomes, history, key, time.perf_counter() - begin)
     folder = ground.store.write(key, lambda draft: _save(draft, result, net))
-    return result, net, folder
+    return result, net.eval(), folder
 
 
 def _train_on(ground: Ground, net: nn.Module, seed: int, step: int, watch: Watch) -> list[Epoch]:
@@ -159,6 +165,7 @@ def _measure(
             "version": 1,
             "net": describe(ground.task.net),
             "inputs": [list(value.shape[1:]) for value in example],
+            "types": [str(value.dtype).removeprefix("torch.") for value in example],
             "stages": stages,
             "layers": layers,
         },
@@ -191,7 +198,8 @@ def _layers(outcomes: list[StageOutcome]) -> dict[str, dict[str, int]]:
 def save_weights(net: nn.Module, folder: Path) -> None:
     """Writes the state of `net` as safetensors: data, no code."""
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    safetensors.torch.save_file(state, folder / WEIGHTS)
+    # Through bytes: a full disk is then an OSError like any other.
+    (folder / WEIGHTS).write_bytes(safetensors.torch.save(state))
 
 
 def load_weights(net: nn.Module, folder: Path) -> None:
@@ -204,11 +212,15 @@ def load_weights(net: nn.Module, folder: Path) -> None:
     try:
         net.load_state_dict(safetensors.torch.load_file(path))
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"The stored weights {path} must be whole and fit the net, but can't be read: "
-            f"{reason}; remove that folder to have it trained again."
-        ) from error
+        raise ValueError(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return (
+        f"The stored file {path} must be whole and fit the net, but can't be used: {reason}; "
+        f"remove its folder to have it trained again."
+    )
 
 
 def _save(folder: Path, result: TrialResult, net: nn.Module) -> None:
@@ -230,9 +242,20 @@ def _save(folder: Path, result: TrialResult, net: nn.Module) -> None:
         (folder / name).write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(_damaged(path, error)) from error
+
+
 def read_result(folder: Path) -> TrialResult:
-    """The result stored in `folder`."""
-    stored = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    """The result stored in `folder`.
+
+    Raises:
+        ValueError: When the file is damaged.
+    """
+    stored = _load_json(folder / "result.json")
     stored["history"] = tuple(Epoch(**epoch) for epoch in stored["history"])
     return TrialResult(**stored | {"layers": tuple(stored["layers"])})
 
@@ -245,17 +268,24 @@ def rebuild(make: Callable[[], nn.Module], architecture: Mapping[str, Any]) -> n
         architecture: As stored in architecture.json.
     """
     net = make()
-    shapes = tuple(tuple(shape) for shape in architecture["inputs"])
+    example = tuple(
+        torch.zeros(2, *shape, dtype=getattr(torch, dtype))
+        for shape, dtype in zip(architecture["inputs"], architecture["types"], strict=True)
+    )
     for stage in architecture["stages"]:
         settings = {k: v for k, v in stage["settings"].items() if k != "record"}
-        search = METHODS[stage["method"]](**settings).open(net, shapes)
+        search = METHODS[stage["method"]](**settings).open(net, example)
         net = search.export(search.decode(stage["decisions"]), check=False)
     return net
 
 
 def load_net(ground: Ground, folder: Path) -> nn.Module:
-    """The exported net of a stored trial, in eval mode."""
-    architecture = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+    """The exported net of a stored trial, in eval mode.
+
+    Raises:
+        ValueError: When a file is damaged or belongs to another net.
+    """
+    architecture = _load_json(folder / "architecture.json")
     net = rebuild(ground.task.net, architecture).to(ground.device)
     load_weights(net, folder)
     return net.eval()

@@ -94,8 +94,9 @@ def fit(
         costs = _costs(net)
         if not math.isfinite(loss) or not math.isfinite(score.loss):
             raise DivergedError(
-                f"The loss must stay finite, but became {loss if loss != loss else score.loss} in "
-                f"epoch {index + 1} of {name}; use a lower learning rate or strength."
+                f"The loss must stay finite, but became "
+                f"{score.loss if math.isfinite(loss) else loss} in epoch {index + 1} of {name}; "
+                f"use a lower learning rate or strength."
             )
         history.append(
             Epoch(
@@ -177,13 +178,26 @@ def restore_norms(net: nn.Module, split: Split, batch_size: int) -> None:
     net.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
         norm.train()
+    hooks = [norm.register_forward_pre_hook(_weigher()) for norm in norms]
     for batch in _batches(split, batch_size, torch.Generator().manual_seed(0)):
         net(*batch.inputs)
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
+        hook.remove()
         norm.momentum = momentum
     net.train(training)
+
+
+def _weigher() -> Callable[[nn.Module, Any], None]:
+    """Has a norm weigh each batch by its items: a cumulative mean would weigh all batches alike."""
+    seen = 0
+
+    def weigh(norm: Any, inputs: Any) -> None:
+        nonlocal seen
+        seen += len(inputs[0])
+        norm.momentum = len(inputs[0]) / seen
+
+    return weigh
 
 
 def _optimizers(net: nn.Module, phase: Phase) -> list[torch.optim.Optimizer]:
@@ -228,4 +242,6 @@ def _joined(outputs: list[Any]) -> Any:
         return torch.cat(outputs)
     if isinstance(first, Mapping):
         return {key: _joined([out[key] for out in outputs]) for key in first}
-    return type(first)(_joined(list(part)) for part in zip(*outputs, strict=True))
+    parts = [_joined(list(part)) for part in zip(*outputs, strict=True)]
+    # A named tuple takes its fields one by one.
+    return type(first)(parts) if type(first) in (tuple, list) else type(first)(*parts)

@@ -3,9 +3,10 @@
 The strength is relative, so that one range fits every task and every cost: with loss and cost of
 the seed at the start of the search,
 
-    lambda = strength * loss_0 / cost_0
+    lambda = strength * |loss_0| / cost_0
 
-and strength 1 weighs the whole cost like the whole loss.
+and strength 1 weighs the whole cost like the whole loss. A loss below 0 (a likelihood) presses
+down as well.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Pressure:
     @property
     def full(self) -> float:
         """`lambda` after the rise."""
-        return self.strength * self.loss / self.seed_cost
+        return self.strength * abs(self.loss) / self.seed_cost
 
     def at(self, fraction: float) -> float:
         """`lambda` when `fraction` of the search is over."""

@@ -98,7 +98,7 @@ def _split(name: str, given: Any) -> Split:
             f"`{name}` must be a pair (inputs, target) of tensors, but got "
             f"{type(given).__name__}; several inputs go in a tuple of their own."
         )
-    lengths = [len(value) for value in (*inputs, target)]
+    lengths = [len(value) if value.dim() else 0 for value in (*inputs, target)]
     if len(set(lengths)) != 1 or lengths[0] < 2:
         raise ValueError(
             f"All tensors of `{name}` must have the same length of two or more, but got "
@@ -133,7 +133,9 @@ class Phase:
         for name in ("lr", "arch_lr"):
             rate = getattr(self, name)
             if rate is not None and not 0 < rate < math.inf:
-                raise ValueError(f"`{name}` must be above 0, but got {rate}; 1e-3 is a start.")
+                raise ValueError(
+                    f"`{name}` must be above 0 and finite, but got {rate}; 1e-3 is a start."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

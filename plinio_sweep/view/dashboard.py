@@ -178,10 +178,14 @@ def _server(app: WSGIApplication, host: str, port: int) -> WSGIServer:
     try:
         return make_server(host, port, app, server_class=Server, handler_class=Handler)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
+        if error.errno == errno.EADDRINUSE:
+            raise ValueError(
+                f"`port` must be free on {host}, but {port=} is in use; choose another one with "
+                f"--port."
+            ) from error
         raise ValueError(
-            f"`port` must be free on {host}, but {port=} is in use; choose another one with --port."
+            f"`host` and `port` must be open to this program, but {host}:{port} says "
+            f"{error.strerror!r}; choose others with --host and --port."
         ) from error
 
 
@@ -204,7 +208,7 @@ def serve(
         on_ready: Is told the address of the page once the port is open.
 
     Raises:
-        ValueError: The port is in use.
+        ValueError: The address is in use, or not one of this machine.
     """
     with _server(application(url, artifact_root), host, port) as server:
         try:

@@ -1,0 +1,25 @@
+"""What went wrong in a trial: the trial alone, or what every trial stands on."""
+
+from __future__ import annotations
+
+import errno
+
+_MACHINE = frozenset(
+    {
+        *(errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EIO, errno.EROFS),
+        *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE),
+    }
+)
+
+
+def hits_all(error: Exception) -> bool:
+    """Whether every trial would meet `error`: a full disk or lost rights, not a missing file."""
+    return isinstance(error, OSError) and error.errno in _MACHINE
+
+
+def reason_of(error: Exception) -> str:
+    """What happened, in one line; our own errors say it themselves, others by their kind, too."""
+    text = " ".join(str(error).split())
+    if text and isinstance(error, ArithmeticError | ValueError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

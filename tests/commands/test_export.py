@@ -1,0 +1,134 @@
+"""`plinio-sweep export`: a folder that other tools read, with outputs that agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from plinio_sweep.plugin import load_study
+from plinio_sweep.ship.onnx import run_onnx
+from plinio_sweep.sweep.trial import rebuild
+from tests.conftest import Finished
+from tests.terminal import NAME, invoke, refusal
+
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def point(finished: Finished) -> dict[str, Any]:
+    """The smallest point of the front."""
+    found: dict[str, Any] = json.loads(invoke("show", finished.folder / NAME, "--json").stdout)
+    smallest: dict[str, Any] = found["front"][0]
+    return smallest
+
+
+@pytest.fixture(scope="module")
+def exported(
+    finished: Finished, point: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    done = invoke("export", finished.folder / NAME, point["trial"], folder)
+    assert done.exit_code == 0, done.stderr
+    assert f"trial {point['trial']} is in {folder}" in done.stdout
+    return folder
+
+
+def net_of(finished: Finished, exported: Path) -> nn.Module:
+    """The exported net, made of its files."""
+    sweep = load_study(finished.folder / NAME)
+    net = rebuild(sweep.task.net, json.loads((exported / "architecture.json").read_text()))
+    net.load_state_dict(safetensors.torch.load_file(exported / "model.safetensors"))
+    return net.eval()
+
+
+def inputs(count: int) -> Tensor:
+    return torch.randn(count, 1, 6, 6, generator=torch.Generator().manual_seed(3))
+
+
+def test_the_folder_holds_weights_graph_architecture_and_report(exported: Path) -> None:
+    files = {path.name for path in exported.iterdir()}
+    assert files == {"architecture.json", "model.onnx", "model.safetensors", "report.json"}
+
+
+@torch.no_grad()
+def test_weights_and_onnx_give_the_same_outputs(finished: Finished, exported: Path) -> None:
+    images = inputs(5)
+    expected = net_of(finished, exported)(images)
+    (found,) = run_onnx(exported / "model.onnx", [images])
+    assert expected.shape == (5, 2)
+    assert torch.allclose(torch.from_numpy(found), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_exported_net_is_the_one_that_was_measured(
+    finished: Finished, exported: Path, point: dict[str, Any]
+) -> None:
+    sweep = load_study(finished.folder / NAME)
+    net = net_of(finished, exported)
+    for name in ("validation", "test"):
+        split = sweep.task.data().part(name)
+        accuracy = (net(*split.inputs).argmax(1) == split.target).double().mean()
+        assert float(accuracy) == point["metrics"][f"{name}_accuracy"]
+
+
+def test_the_weights_have_the_pruned_sizes(exported: Path, point: dict[str, Any]) -> None:
+    weights = safetensors.torch.load_file(exported / "model.safetensors")
+    layers = json.loads((exported / "architecture.json").read_text())["layers"]
+    report = json.loads((exported / "report.json").read_text())
+    assert weights["first.weight"].shape == (layers["first"]["out"], 1, 3, 3)
+    assert weights["second.weight"].shape[:2] == (layers["second"]["out"], layers["first"]["out"])
+    assert weights["classifier.weight"].shape == (2, layers["second"]["out"])
+    # Norms are folded into biases when a net is counted: one number a channel.
+    size = sum(weights[f"{n}.weight"].numel() + layers[n]["out"] for n in layers)
+    assert 4 * size == report["costs"]["size_bytes"] == point["costs"]["size_bytes"] < 1616
+
+
+def test_the_report_tells_metrics_costs_and_checks(exported: Path, point: dict[str, Any]) -> None:
+    report = json.loads((exported / "report.json").read_text())
+    assert report["metrics"] == point["metrics"]
+    assert report["costs"] == point["costs"]
+    assert report["checks"]["safetensors"] == 0
+    assert report["checks"]["onnx"] < 1e-4
+
+
+def test_a_trial_that_is_not_there_is_refused_with_those_that_are(
+    finished: Finished, tmp_path: Path
+) -> None:
+    text = refusal("export", finished.folder / NAME, 99, tmp_path / "model")
+    assert "[0, 1, 2, 3]" in text
+    assert "got 99" in text
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_filled_folder_is_refused_and_left_alone(finished: Finished, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    assert "new or empty" in refusal("export", finished.folder / NAME, 0, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_folder_below_a_file_is_refused(finished: Finished, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    text = refusal("export", finished.folder / NAME, 0, tmp_path / "file" / "model")
+    assert "you can write" in text
+
+
+def test_an_artefact_that_is_gone_is_named(finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path)
+    (folder / ".plinio-sweep" / "artifacts").rename(folder / "elsewhere")
+    text = refusal("export", folder / NAME, 0, tmp_path / "model")
+    assert "artefact of trial 0" in text
+
+
+def test_a_damaged_artefact_is_refused(finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path)
+    for path in folder.glob(".plinio-sweep/artifacts/*/model.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    text = refusal("export", folder / NAME, 0, tmp_path / "model")
+    assert "must be whole" in text
+    assert not (tmp_path / "model").exists()

@@ -1,0 +1,83 @@
+"""The group of workers, without a study."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plinio_sweep.engine.local import Workers
+
+Heard = list[Mapping[str, Any]]
+
+
+def run_group(
+    folder: Path, script: str, monkeypatch: pytest.MonkeyPatch, workers: int = 1
+) -> tuple[Workers, Heard]:
+    """Runs workers that do what `script` says, in place of Python."""
+    interpreter = folder / "interpreter"
+    interpreter.write_text(f"#!/bin/sh\n{script}\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    heard: Heard = []
+    group = Workers(
+        folder / "study.py", workers, [], folder, lambda worker, event: heard.append(event)
+    )
+    group.run()
+    return group, heard
+
+
+def test_events_are_heard_and_half_a_line_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """echo '{"event": "start", "trial": 0}'; echo '{"event": "comp'"""
+    group, heard = run_group(tmp_path, script, monkeypatch, workers=2)
+    assert heard == [{"event": "start", "trial": 0}] * 2
+    assert group.errors == []
+
+
+def test_a_worker_that_keeps_dying_is_given_up_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "echo out of memory >&2; kill -KILL $$"
+    group, heard = run_group(tmp_path, script, monkeypatch)
+    assert [event["text"] for event in heard] == [
+        "worker 0 ended by SIGKILL and is started again"
+    ] * 2
+    assert group.errors == [
+        f"A worker must not die 3 times in a row, but worker 0 did: it ended by SIGKILL; its log "
+        f"is {tmp_path / 'worker-0.log'}."
+    ]
+    assert (tmp_path / "worker-0.log").read_text() == "out of memory\n" * 3
+
+
+def test_a_worker_that_gets_somewhere_may_die_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Dies at its first four starts, each time after a trial; then there is nothing left to do.
+    script = f"""echo x >> {tmp_path}/starts
+[ $(wc -l < {tmp_path}/starts) -gt 4 ] && exit 0
+echo '{{"event": "complete", "trial": 0}}'
+exit 1"""
+    group, heard = run_group(tmp_path, script, monkeypatch)
+    assert [event["event"] for event in heard] == ["complete", "warning"] * 4
+    assert group.errors == []
+
+
+def test_wrong_use_is_not_tried_again_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """echo '{"event": "error", "text": "The net must be a net."}'; exit 2"""
+    group, heard = run_group(tmp_path, script, monkeypatch, workers=2)
+    assert [event["event"] for event in heard] == ["error", "error"]
+    assert group.errors == ["The net must be a net."]
+
+
+def test_a_worker_that_was_asked_to_stop_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, heard = run_group(tmp_path, "exit 3", monkeypatch)
+    assert (heard, group.errors) == ([], [])

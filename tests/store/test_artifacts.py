@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Barrier, Thread
+from typing import Any
+
+import filelock
+import pytest
+
+from plinio_sweep.store.artifacts import FolderStore
+from tests.sweep.bench import CONTEXT
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "deep" / "artifacts")
+
+
+def fill_with(text: str) -> Any:
+    def fill(folder: Path) -> None:
+        (folder / "first").write_text(text)
+        (folder / "second").write_text(text)
+
+    return fill
+
+
+def test_what_was_not_written_is_not_found(store: FolderStore) -> None:
+    assert store.find("key") is None
+    assert not store.root.exists()
+
+
+def test_what_was_written_is_found(store: FolderStore) -> None:
+    folder = store.write("key", fill_with("a"))
+    assert store.find("key") == folder == store.root / "key"
+    assert (folder / "second").read_text() == "a"
+
+
+def test_a_folder_appears_whole(store: FolderStore) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "first").write_text("a")
+        assert store.find("key") is None
+        (folder / "second").write_text("a")
+
+    assert {path.name for path in store.write("key", fill).iterdir()} == {"first", "second"}
+
+
+def test_a_fill_that_fails_leaves_nothing(store: FolderStore) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "first").write_text("a")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        store.write("key", fill)
+    assert list(store.root.iterdir()) == []
+
+
+def test_the_first_of_two_writers_stays(store: FolderStore) -> None:
+    def overtaken(folder: Path) -> None:
+        store.write("key", fill_with("first"))
+        fill_with("second")(folder)
+
+    folder = store.write("key", overtaken)
+    assert (folder / "first").read_text() == "first"
+    assert [path.name for path in store.root.iterdir()] == ["key"]
+
+
+def test_writers_of_one_key_never_mix_or_fail(store: FolderStore) -> None:
+    barrier, folders = Barrier(8), []
+
+    def fill(folder: Path, text: str) -> None:
+        fill_with(text)(folder)
+        barrier.wait(30)
+
+    def write(text: str) -> None:
+        folders.append(store.write("key", lambda folder: fill(folder, text)))
+
+    threads = [Thread(target=write, args=(str(number),)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(folders) == 8
+    assert len({(folders[0] / name).read_text() for name in ("first", "second")}) == 1
+    assert [path.name for path in store.root.iterdir()] == ["key"]
+
+
+def test_a_folder_that_cannot_be_renamed_is_an_error(store: FolderStore) -> None:
+    store.root.mkdir(parents=True)
+    (store.root / "key").write_text("a file in the way")
+    with pytest.raises(OSError):
+        store.write("key", fill_with("a"))
+    assert [path.name for path in store.root.iterdir()] == ["key"]
+
+
+def _try_lock(root: Path, key: str) -> None:
+    path = root / ".locks" / f"{key}.lock"
+    try:
+        filelock.FileLock(path, timeout=0).acquire()
+    except filelock.Timeout:
+        os._exit(7)
+    os._exit(0)
+
+
+def test_a_lock_keeps_other_processes_out_of_its_key(store: FolderStore) -> None:
+    def result(key: str) -> int | None:
+        process = CONTEXT.Process(target=_try_lock, args=(store.root, key))
+        process.start()
+        process.join(60)
+        return process.exitcode
+
+    with store.lock("key"):
+        assert result("key") == 7
+        assert result("other") == 0
+    assert result("key") == 0

@@ -1,0 +1,93 @@
+"""Workers for the tests, in this process and in others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+import torch
+import torch._dynamo  # the first optimiser of a process imports it: here once for all processes
+
+from plinio_sweep.settings import Settings
+from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.sweep.drive import Worker, open_study
+from plinio_sweep.sweep.study import Sweep
+from tests.studies import tiny
+
+# A server that has all modules loaded and forks in a moment.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__])
+
+
+def make_worker(
+    settings: Settings, sweep: Sweep = tiny.sweep, *, target: int = 2, **changes: Any
+) -> Worker:
+    """A worker on the study of `sweep`, which is opened for it."""
+    return Worker(
+        sweep=sweep,
+        settings=settings,
+        store=FolderStore(settings.artifacts),
+        study=open_study(sweep, settings),
+        target=target,
+        **changes,
+    )
+
+
+# -- in processes of their own --------------------------------------------------------------------
+
+
+def start(action: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Starts `action`, a function of a module, in a process of its own."""
+    process = CONTEXT.Process(target=_run, args=(action, *arguments), daemon=True)
+    process.start()
+    return process
+
+
+def finish(*processes: ForkServerProcess) -> list[int | None]:
+    """Waits for processes and returns their exit codes; kills what hangs."""
+    for process in processes:
+        process.join(100)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return [process.exitcode for process in processes]
+
+
+def _run(action: Callable[..., None], *arguments: Any) -> None:
+    torch.set_num_threads(1)
+    action(*arguments)
+
+
+def work(settings: Settings, target: int) -> None:
+    """Works on the tiny study to its end."""
+    make_worker(settings, target=target).work()
+
+
+def die_in_training(settings: Settings, target: int) -> None:
+    """Is killed in the middle of its first trial."""
+
+    def stopping() -> bool:
+        if worker.number is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    worker = make_worker(settings, target=target, stopping=stopping)
+    worker.work()
+
+
+def open_when_told(settings: Settings, gate: Any) -> None:
+    """Opens the study at the same moment as its siblings."""
+    gate.wait(60)
+    open_study(tiny.sweep, settings)
+
+
+def pop_when_told(settings: Settings, gate: Any, popped: Any) -> None:
+    """Takes waiting trials until there are none, and tells which."""
+    study = open_study(tiny.sweep, settings)
+    gate.wait(60)
+    while "queued" in (attrs := study.ask().user_attrs):
+        popped.put(attrs["queued"])

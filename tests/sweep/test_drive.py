@@ -1,0 +1,294 @@
+"""One worker after another, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+import pytest
+
+from plinio_sweep.settings import Settings
+from plinio_sweep.sweep.drive import StoppedError, open_study
+from plinio_sweep.sweep.result import StudyRecord, TrialRecord
+from plinio_sweep.train.recipe import Phase
+from tests.studies.tiny import sweep, tiny
+from tests.sweep.bench import make_worker
+
+Events = list[Mapping[str, Any]]
+
+
+def run(settings: Settings, study: Any = sweep, *, target: int = 2, **changes: Any) -> StudyRecord:
+    worker = make_worker(settings, study, target=target, **changes)
+    worker.work()
+    return worker.record()
+
+
+def outcome(trial: TrialRecord) -> tuple[Any, ...]:
+    return trial.state, trial.params, trial.values, trial.metrics, trial.costs
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
+    """Two trials that nothing came between."""
+    return run(Settings(folder=tmp_path_factory.mktemp("straight")))
+
+
+def stop_after(steps: int) -> Any:
+    """Asks to stop at some step of the first trial."""
+    calls = iter(range(10_000))
+    return lambda: next(calls) > steps
+
+
+ON_BOTH = pytest.mark.parametrize("settings", ["sqlite", "postgresql"], indirect=True)
+
+# A baseline takes one look at `stopping` a step: 3 of warm-up and 12 of training.
+IN_THE_FIRST_TRIAL = 20
+
+
+# -- a study --------------------------------------------------------------------------------------
+
+
+@ON_BOTH
+def test_a_study_runs_to_its_target(settings: Settings) -> None:
+    events: Events = []
+    worker = make_worker(settings, say=events.append)
+    worker.work()
+    record = worker.record()
+    assert [trial.state for trial in record.trials] == ["complete", "complete"]
+    for trial in record.trials:
+        assert set(trial.params) == {"order", "pit.strength", "pit.gate"}
+        assert trial.values == (trial.metrics["validation_accuracy"], trial.costs["size_bytes"])
+        assert trial.costs["size_bytes"] < 2072
+        assert trial.feasible
+        assert trial.seconds > 0
+        assert worker.store.find(trial.artifact)
+    told = [event["event"] for event in events if event["event"] != "epoch"]
+    assert told == ["baseline", "start", "complete", "start", "complete"]
+
+
+def test_the_seed_net_is_the_baseline(settings: Settings) -> None:
+    baseline = run(settings, target=1).baseline
+    assert baseline is not None
+    assert baseline.values == (baseline.metrics["validation_accuracy"], 2072.0)
+    assert baseline.values[0] > 0.8
+
+
+def test_the_warm_up_and_the_baseline_are_trained_once(settings: Settings) -> None:
+    events: Events = []
+    run(settings, target=2, say=events.append)
+    run(settings, target=3, say=events.append)
+    phases = [event["phase"] for event in events if event["event"] == "epoch"]
+    assert phases.count("warmup") == sweep.recipe.warmup.epochs
+    assert phases.count("seed") == 4
+    assert phases.count("pit.search") == 3 * sweep.recipe.search.epochs
+
+
+def test_the_number_of_trials_may_grow(settings: Settings) -> None:
+    first = run(settings, target=1)
+    second = run(settings, tiny(trials=99), target=2)
+    assert [outcome(trial) for trial in second.trials[:1]] == [outcome(first.trials[0])]
+    assert second.count("complete") == 2
+    assert run(settings, target=1).count("complete") == 2  # and is never cut
+
+
+def test_several_objectives_and_limits(settings: Settings) -> None:
+    study = tiny(
+        objectives=("-accuracy", "size_bytes", "macs"),
+        limits={"size_bytes": 400.0, "-accuracy": -0.5, "macs": 1e6},
+    )
+    record = run(settings, study, target=4)
+    assert [axis.name for axis in record.objectives] == ["accuracy", "size_bytes", "macs"]
+    assert record.limits == study.limits
+    stored = open_study(study, settings).get_trials()
+    for trial, frozen in zip(record.trials, stored, strict=True):
+        accuracy, size, macs = trial.values
+        assert frozen.constraints == pytest.approx(
+            {
+                "size_bytes": (size - 400) / 400,
+                "-accuracy": (0.5 - accuracy) / 0.5,
+                "macs": (macs - 1e6) / 1e6,
+            }
+        )
+        assert trial.feasible == (size <= 400 and accuracy >= 0.5)
+    assert {trial.feasible for trial in record.trials} == {True, False}
+
+
+def test_the_same_seed_gives_the_same_study(settings: Settings, straight: StudyRecord) -> None:
+    record = run(settings)
+    assert [outcome(trial) for trial in record.trials] == [outcome(t) for t in straight.trials]
+
+
+def test_another_seed_gives_another_study(settings: Settings, straight: StudyRecord) -> None:
+    record = run(settings, tiny(seed=1), target=1)
+    assert record.trials[0].params != straight.trials[0].params
+
+
+def test_each_claim_gives_the_sampler_a_seed_of_its_own(settings: Settings) -> None:
+    seeds: list[int] = []
+
+    def sampler(seed: int) -> optuna.samplers.BaseSampler:
+        seeds.append(seed)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+    record = run(settings, tiny(sampler=sampler), target=3)
+    assert len(set(seeds)) == 3
+    assert len({trial.params["pit.strength"] for trial in record.trials}) == 3
+
+
+# -- trials that are put back ---------------------------------------------------------------------
+
+
+def test_a_stopped_worker_puts_its_trial_back(settings: Settings, straight: StudyRecord) -> None:
+    events: Events = []
+    stopped = make_worker(settings, stopping=stop_after(IN_THE_FIRST_TRIAL), say=events.append)
+    with pytest.raises(StoppedError):
+        stopped.work()
+    assert events[-1]["event"] == "lost"
+    assert "interrupted" in events[-1]["reason"]
+    (waiting,) = stopped.record().trials
+    assert waiting.state == "waiting"
+    assert waiting.retry_of == (0,)
+    record = run(settings)
+    assert [trial.state for trial in record.trials] == ["complete", "complete"]
+    assert [outcome(t) for t in record.trials] == [outcome(t) for t in straight.trials]
+
+
+def test_a_trial_may_be_stopped_any_number_of_times(settings: Settings) -> None:
+    run(settings, target=1)
+    for _ in range(5):
+        with pytest.raises(StoppedError):
+            make_worker(settings, stopping=stop_after(2)).work()
+    record = run(settings)
+    assert record.count("complete") == 2
+    assert len(record.trials[-1].retry_of) == 5
+
+
+def test_a_worker_may_be_stopped_before_its_first_trial(settings: Settings) -> None:
+    with pytest.raises(StoppedError):
+        make_worker(settings, stopping=lambda: True).work()
+    assert run(settings, target=1).count("complete") == 1
+
+
+class DeathError(BaseException):
+    """Ends a worker as a kill would: nothing is told, its lock comes free."""
+
+
+def die_in_trial(settings: Settings, target: int = 2, **changes: Any) -> None:
+    def stopping() -> bool:
+        if worker.number is not None:
+            raise DeathError
+        return False
+
+    worker = make_worker(settings, target=target, stopping=stopping, **changes)
+    with pytest.raises(DeathError):
+        worker.work()
+
+
+@ON_BOTH
+def test_the_trial_of_a_dead_worker_is_taken_up_again(
+    settings: Settings, straight: StudyRecord
+) -> None:
+    die_in_trial(settings)
+    events: Events = []
+    record = run(settings, say=events.append)
+    assert [trial.state for trial in record.trials] == ["complete", "complete"]
+    assert record.trials[0].retry_of == (0,)
+    assert [e["reason"] for e in events if e["event"] == "lost"] == ["its worker died"]
+    assert [outcome(t) for t in record.trials] == [outcome(t) for t in straight.trials]
+
+
+def test_a_trial_that_kills_its_workers_is_given_up(settings: Settings) -> None:
+    for _ in range(3):
+        die_in_trial(settings)
+    events: Events = []
+    record = run(settings, say=events.append)
+    assert [trial.state for trial in record.trials] == ["failed", "complete"]
+    assert record.trials[0].reason == "given up: 3 workers died of it (trials [0, 1, 2])"
+    assert [e["given_up"] for e in events if e["event"] == "lost"] == [True]
+
+
+def test_what_was_trained_before_the_death_is_not_trained_again(settings: Settings) -> None:
+    class Killer:
+        def annotate(self, trial: Any, result: Any, folder: Any) -> None:
+            raise DeathError
+
+    with pytest.raises(DeathError):
+        make_worker(settings, annotator=Killer()).work()
+    events: Events = []
+    record = run(settings, target=1, say=events.append)
+    assert record.count("complete") == 1
+    assert "epoch" not in [event["event"] for event in events]
+
+
+def test_a_worker_takes_up_its_own_trial_after_an_error(settings: Settings) -> None:
+    calls = iter(range(1000))
+
+    def stopping() -> bool:
+        if next(calls) == IN_THE_FIRST_TRIAL:
+            raise DeathError
+        return False
+
+    worker = make_worker(settings, stopping=stopping)
+    with pytest.raises(DeathError):
+        worker.work()
+    worker.work()
+    assert [trial.state for trial in worker.record().trials] == ["complete", "complete"]
+
+
+def test_a_trial_that_nobody_put_a_name_on_is_taken_up(settings: Settings) -> None:
+    open_study(sweep, settings).ask()  # killed before it was named
+    record = run(settings)
+    assert [trial.state for trial in record.trials] == ["complete", "complete"]
+
+
+def test_the_trial_of_another_machine_is_left_alone(settings: Settings) -> None:
+    open_study(sweep, settings).ask().set_user_attr("worker", "elsewhere:1234")
+    record = run(settings)
+    assert [trial.state for trial in record.trials] == ["running", "complete"]
+
+
+def test_the_trial_of_a_living_worker_is_left_alone(settings: Settings) -> None:
+    seen: list[StudyRecord] = []
+
+    def stopping() -> bool:
+        if worker.number == 1 and not seen:
+            seen.append(run(settings, target=3))  # another worker, while this one is at it
+        return False
+
+    worker = make_worker(settings, target=3, stopping=stopping)
+    worker.work()
+    assert [trial.state for trial in seen[0].trials] == ["complete", "running", "complete"]
+    assert [trial.state for trial in worker.record().trials] == 3 * ["complete"]
+
+
+# -- after the search -----------------------------------------------------------------------------
+
+
+def test_the_test_split_is_touched_once(settings: Settings) -> None:
+    worker = make_worker(settings, target=1)
+    worker.work()
+    record = worker.record()
+    assert record.baseline is not None
+    assert not any(name.startswith("test_") for name in record.trials[0].metrics)
+    wanted = {"0": record.trials[0].artifact, "seed": record.baseline.artifact, "7": "gone"}
+    worker.measure(wanted)
+    measured = worker.record()
+    assert measured.baseline is not None
+    first = measured.trials[0].metrics["test_accuracy"]
+    assert first > 0.5
+    assert measured.baseline.metrics["test_accuracy"] > 0.8
+
+    def unread() -> Any:
+        raise AssertionError("the data were loaded again")
+
+    again = make_worker(settings, target=1)
+    again.sweep = tiny(data=unread)
+    again.measure({key: wanted[key] for key in ("0", "seed")})
+    assert again.record().trials[0].metrics["test_accuracy"] == first
+
+
+def test_a_short_recipe_is_enough(settings: Settings) -> None:
+    recipe = sweep.recipe
+    short = type(recipe)(warmup=Phase(epochs=0), search=Phase(epochs=1), finetune=Phase(epochs=0))
+    assert run(settings, tiny(recipe=short), target=1).count("complete") == 1

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from plinio_sweep.sweep.failure import hits_all, reason_of
+from plinio_sweep.train.loop import DivergedError
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("a sentence."), "a sentence."),
+        (DivergedError("the loss\n is nan"), "the loss is nan"),
+        (KeyError("label"), "KeyError: 'label'"),
+        (RuntimeError("out of\n  memory"), "RuntimeError: out of memory"),
+        (RuntimeError(), "RuntimeError"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_a_reason_is_one_line(error: Exception, reason: str) -> None:
+    assert reason_of(error) == reason
+
+
+@pytest.mark.parametrize(
+    ("error", "all_trials"),
+    [
+        (OSError(errno.ENOSPC, "no space"), True),
+        (PermissionError(errno.EACCES, "no right"), True),
+        (FileNotFoundError(errno.ENOENT, "none"), False),
+        (OSError("of some library"), False),
+        (ValueError("a sentence."), False),
+    ],
+)
+def test_a_full_disk_hits_every_trial_and_a_missing_file_does_not(
+    error: Exception, all_trials: bool
+) -> None:
+    assert hits_all(error) is all_trials

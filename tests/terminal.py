@@ -1,0 +1,186 @@
+"""The command line as a user meets it: real processes, in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from plinio_sweep.cli import main
+
+ROOT = Path(__file__).parent.parent
+NAME = "bars.py"
+BARS = (ROOT / "tests" / "studies" / "tiny_cli.py").read_text(encoding="utf-8")
+
+Done = subprocess.CompletedProcess[str]
+
+
+def write_study(folder: Path, changes: Mapping[str, str] | None = None, name: str = NAME) -> Path:
+    """Puts the study of bars into `folder`, with parts of its text replaced."""
+    text = BARS
+    for old, new in (changes or {}).items():
+        assert old in text, old
+        text = text.replace(old, new)
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """That of the tests, without settings of ours from outside, and no tracking."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PLINIO_SWEEP_")}
+    places = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    own = {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    return {**kept, **own, "PLINIO_SWEEP_TRACKING": "none", **extra}
+
+
+def command(*words: str, options: tuple[str, ...] = ()) -> list[str]:
+    """The command line of `plinio-sweep`, with options of the interpreter."""
+    return [sys.executable, *options, "-m", "plinio_sweep.cli", *words]
+
+
+def run(folder: Path, *words: str, options: tuple[str, ...] = (), **extra: str) -> Done:
+    """Runs `plinio-sweep` in `folder` to its end."""
+    return subprocess.run(
+        command(*words, options=options),
+        cwd=folder,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def invoke(*words: object) -> Result:
+    """The same in this process, for what needs no process of its own: torch is loaded here."""
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def refusal(*words: object) -> str:
+    """The one sentence that `invoke` ends with."""
+    done = invoke(*words)
+    assert isinstance(done.exception, SystemExit), done.exception
+    return sentence_of(done.exit_code, done.stdout, done.stderr)
+
+
+def sentence(done: Done) -> str:
+    """The one sentence that a wrong use ends with."""
+    return sentence_of(done.returncode, done.stdout, done.stderr)
+
+
+def sentence_of(code: int, stdout: str, stderr: str) -> str:
+    """The same of a process that was not waited for by `run`."""
+    assert code == 2, (code, stdout, stderr)
+    assert "Traceback" not in stdout + stderr
+    assert stderr.startswith("plinio-sweep: ")
+    assert stderr.count("\n") == 1 and stderr.endswith("\n"), stderr
+    assert "should not happen" not in stderr
+    return stderr.removeprefix("plinio-sweep: ").strip()
+
+
+def states(folder: Path) -> Counter[str]:
+    """How many trials of the study in `folder` are in each state."""
+    return Counter(_trials(folder).values())
+
+
+def _trials(folder: Path) -> dict[int, str]:
+    """State of every trial; there is none before there is a database."""
+    database = folder / ".plinio-sweep" / "study.db"
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            return dict(connection.execute("select number, state from trials"))
+    except sqlite3.OperationalError:
+        return {}
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> None:
+    """Waits until `condition` holds; fails when it does not come to hold."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "what was waited for did not come"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A `plinio-sweep` that is still at work."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    before: dict[int, str]  # trials, and their states
+
+    def workers(self) -> list[int]:
+        """Process numbers of its workers."""
+        return [pid for pid, parent in _processes() if parent == self.process.pid]
+
+    def wait_until_busy(self, workers: int, complete: int = 0) -> list[int]:
+        """Waits until all workers train and some trials are complete; the workers."""
+
+        def busy() -> bool:
+            assert self.process.poll() is None, self.end()
+            found = _trials(self.folder)
+            # A trial may look busy whose worker is long dead.
+            new = [s for n, s in found.items() if s != self.before.get(n)]
+            return new.count("RUNNING") == workers and new.count("COMPLETE") >= complete
+
+        wait_for(busy)
+        return self.workers()
+
+    def end(self, seconds: float = 120.0) -> tuple[int, str, str]:
+        """Exit code and output, once it has ended by itself."""
+        stdout, stderr = self.process.communicate(timeout=seconds)
+        return self.process.returncode, stdout, stderr
+
+
+@contextmanager
+def started(folder: Path, *words: str, **extra: str) -> Iterator[Running]:
+    """A `plinio-sweep` in `folder`, of which nothing outlives the block."""
+    before = _trials(folder)
+    process = subprocess.Popen(
+        command(*words),
+        cwd=folder,
+        env=environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    running = Running(process=process, folder=folder, before=before)
+    try:
+        yield running
+    finally:
+        family = [*running.workers(), process.pid]
+        if process.poll() is None:
+            kill(family)
+        process.communicate()
+
+
+def kill(pids: list[int]) -> None:
+    """Ends processes at once, without a chance to tidy up."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def alive(pids: list[int]) -> list[int]:
+    """Those of `pids` that still run."""
+    known = [pid for pid, _ in _processes()]
+    return [pid for pid in pids if pid in known]
+
+
+def _processes() -> list[tuple[int, int]]:
+    """Every live process and its parent."""
+    table = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+    )
+    rows = [line.split() for line in table.stdout.splitlines()]
+    return [(int(pid), int(parent)) for pid, parent, state in rows if not state.startswith("Z")]
