@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plinio_sweep.graph.table import analyze
     from plinio_sweep.methods.pit import PIT, PITSettings
+    from plinio_sweep.methods.supernet import SuperNet, SuperNetModule, SuperNetSettings
     from plinio_sweep.sweep.space import LogUniform, Space
     from plinio_sweep.sweep.study import Sweep
     from plinio_sweep.train.metrics import accuracy
@@ -22,6 +23,9 @@ _HOMES = {
     "Phase": "train.recipe",
     "Recipe": "train.recipe",
     "Splits": "train.recipe",
+    "SuperNet": "methods.supernet",
+    "SuperNetModule": "methods.supernet",
+    "SuperNetSettings": "methods.supernet",
     "Task": "train.recipe",
     "accuracy": "train.metrics",
     "LogUniform": "sweep.space",
@@ -38,6 +42,9 @@ __all__ = [
     "Recipe",
     "Space",
     "Splits",
+    "SuperNet",
+    "SuperNetModule",
+    "SuperNetSettings",
     "Sweep",
     "Task",
     "accuracy",

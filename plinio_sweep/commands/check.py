@@ -66,7 +66,7 @@ def _try_order(sweep: Sweep, ground: Ground, order: str) -> None:
     net = seed_net(ground)
     for method in order.split(">"):
         search = METHODS[method]().open(net, ground.data.example(), sweep.pressure)
-        seed_cost = float(search.get_cost(hard=True).detach())
+        seed_cost = float(search.get_cost().detach())
         pressure = Pressure(
             cost=sweep.pressure.name, strength=1.0, loss=1.0, seed_cost=seed_cost, ramp=0.0
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from costs import CostModel, total
 from plinio_sweep.graph.table import analyze
+from plinio_sweep.graph.trace import is_stock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ def cost_of(
         >>> cost_of(nn.Linear(4, 2), torch.zeros(2, 4), {"macs": macs}).totals
         {'macs': 8.0}
     """
+    if is_stock(net) and not list(net.children()):
+        net = nn.Sequential(net)  # a trace opens what it is given: a bare layer would be no layer
     one = torch.ones((), dtype=torch.float64)
     rows = [(row.spec, one) for row in analyze(net, example)[1].rows]
     layers = tuple(

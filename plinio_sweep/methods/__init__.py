@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from plinio_sweep.methods.pit import PITSettings
+from plinio_sweep.methods.supernet import SuperNetSettings
 
-# Settings record of each method by its name in an order ("pit>pit").
-METHODS = {PITSettings.name: PITSettings}
+# Settings record of each method by its name in an order ("supernet>pit").
+METHODS: dict[str, type[PITSettings] | type[SuperNetSettings]] = {
+    PITSettings.name: PITSettings,
+    SuperNetSettings.name: SuperNetSettings,
+}

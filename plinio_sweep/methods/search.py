@@ -184,8 +184,9 @@ class Search(nn.Module, ABC):
         """What each layer would come to if the search ended now."""
         hard = self.theta(hard=True) if theta is None else theta
         found: dict[str, LayerChoice] = {}
-        for (spec, _), row in zip(self.layers(hard), self.table.rows, strict=True):
-            if row.spec.op in ("conv", "linear") and row.name not in found:
+        for (spec, probability), row in zip(self.layers(hard), self.table.rows, strict=True):
+            known = row.name in found or not bool(probability)  # a branch that is not taken
+            if row.spec.op in ("conv", "linear") and not known:
                 found[row.name] = LayerChoice(
                     inputs=round(float(spec.cin)),
                     outputs=round(float(spec.cout)),

@@ -131,7 +131,7 @@ def run_stage(
         cost=ground.pressure.name,
         strength=stage.strength,
         loss=start.loss,
-        seed_cost=float(search.get_cost(ground.pressure.name, hard=True).detach()),
+        seed_cost=float(search.get_cost(ground.pressure.name).detach()),
         ramp=recipe.ramp,
     )
     history = fit(
@@ -143,6 +143,7 @@ def run_stage(
         batch_size=recipe.batch_size,
         seed=seed,
         pressure=pressure,
+        temperature=recipe.temperature,
         first_step=step,
         watch=watch,
     )

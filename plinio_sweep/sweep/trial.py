@@ -177,7 +177,7 @@ def _measure(
 
 
 def _layers(outcomes: list[StageOutcome]) -> dict[str, dict[str, int]]:
-    """Widths of each layer at the end beside those of the first seed."""
+    """Widths of each layer at the end beside those of the first seed that had it."""
     if not outcomes:
         return {}
     first, last = outcomes[0].layers, outcomes[-1].layers
@@ -185,8 +185,8 @@ def _layers(outcomes: list[StageOutcome]) -> dict[str, dict[str, int]]:
         name: {
             "in": choice.inputs,
             "out": choice.outputs,
-            "seed_in": first[name].seed_inputs,
-            "seed_out": first[name].seed_outputs,
+            "seed_in": first.get(name, choice).seed_inputs,
+            "seed_out": first.get(name, choice).seed_outputs,
         }
         for name, choice in last.items()
     }

@@ -52,6 +52,7 @@ def fit(
     batch_size: int,
     seed: int,
     pressure: Pressure | None = None,
+    temperature: tuple[float, float] = (1.0, 1.0),
     first_step: int = 0,
     watch: Watch | None = None,
 ) -> list[Epoch]:
@@ -69,6 +70,7 @@ def fit(
         batch_size: Items of a step.
         seed: Of data order and dropout.
         pressure: On the decisions of a search.
+        temperature: Of the relaxed choices of a search, in its first and in its last epoch.
         first_step: Number of epochs that the trial has seen before.
         watch: Who looks on.
 
@@ -87,6 +89,8 @@ def fit(
     for index in range(phase.epochs):
         fraction = index / phase.epochs
         _set_rates(optimizers, phase, fraction)
+        if isinstance(net, Search):
+            net.temperature.fill_(_annealed(temperature, index, phase.epochs))
         strength = pressure.at(fraction) if pressure else 0.0
         batches = _batches(data.part("train"), batch_size, generator)
         loss = _epoch(net, batches, task, optimizers, pressure, strength, watch)
@@ -209,6 +213,12 @@ def _optimizers(net: nn.Module, phase: Phase) -> list[torch.optim.Optimizer]:
         phase.optimizer(net.net_parameters(), phase.lr),
         torch.optim.Adam(net.nas_parameters(), lr=rate),
     ]
+
+
+def _annealed(temperature: tuple[float, float], index: int, epochs: int) -> float:
+    """The temperature in epoch `index`: from start to end by equal factors."""
+    start, end = temperature
+    return float(start * (end / start) ** (index / max(1, epochs - 1)))
 
 
 def _set_rates(optimizers: list[torch.optim.Optimizer], phase: Phase, fraction: float) -> None:

@@ -148,6 +148,8 @@ class Recipe:
         finetune: Of the exported net, once for each stage.
         batch_size: Items of a step.
         ramp: Fraction of the search over which the pressure rises from 0 to its full strength.
+        temperature: Of relaxed choices at the start and at the end of the search; what is nearly
+            discrete at the end loses nothing when it is exported.
     """
 
     warmup: Phase
@@ -155,6 +157,7 @@ class Recipe:
     finetune: Phase
     batch_size: int = 128
     ramp: float = 0.5
+    temperature: tuple[float, float] = (1.0, 0.05)
 
     def __post_init__(self) -> None:
         if self.search.epochs < 1:
@@ -166,6 +169,11 @@ class Recipe:
             # A batch norm has no variance over one item.
             raise ValueError(
                 f"`batch_size` must be at least 2, but got {self.batch_size}; 32 is a start."
+            )
+        if len(self.temperature) != 2 or not all(0 < t < math.inf for t in self.temperature):
+            raise ValueError(
+                f"`temperature` must be a start and an end above 0, but got {self.temperature}; "
+                f"(1.0, 0.05) is a start."
             )
         if not 0 <= self.ramp < 1:
             raise ValueError(
