@@ -75,7 +75,7 @@ sweep = Sweep(
     ),
     space=Space(
         orders=("pit",),
-        strength=LogUniform(low=0.2, high=12.0),
+        strength=LogUniform(low=0.2, high=20.0),
         choices={"pit.gate": ("norm", "consumer")},
     ),
     pressure=size_bytes,
