@@ -82,6 +82,9 @@ def load_file(path: Path) -> ModuleType:
 
 
 def _import(name: str) -> ModuleType:
+    # An installed command does not look where the user is, as `python -m` does.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         return importlib.import_module(name)
     except Exception as error:

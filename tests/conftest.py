@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Before torch is loaded, here and in every process that the tests start: several test processes
+# with a thread a core each would get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +25,7 @@ class Finished:
     first: Done  # 3 trials by two workers
     again: Done  # 3 trials once more
     more: Done  # 4 trials
-    kept: tuple[dict[str, int], ...]  # artefacts and when each was made, after each of the three
+    kept: tuple[dict[str, int], ...]  # artefacts and when each was made, after each of them
 
     def copy(self, folder: Path) -> Path:
         """The study in a folder of its own, to be damaged."""
@@ -30,10 +36,20 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
     write_study(folder)
-    runs, kept = [], []
-    for words in (["3", "--workers", "2"], ["3", "--workers", "2"], ["4"]):
-        runs.append(run(folder, "run", NAME, "--trials", *words))
+
+    def kept() -> dict[str, int]:
         artifacts = folder / ".plinio-sweep" / "artifacts"
-        kept.append({path.name: path.stat().st_mtime_ns for path in artifacts.glob("[!.]*")})
-    first, again, more = runs
-    return Finished(folder=folder, first=first, again=again, more=more, kept=tuple(kept))
+        return {path.name: path.stat().st_mtime_ns for path in artifacts.glob("[!.]*")}
+
+    first = run(folder, "run", NAME, "--trials", "3", "--workers", "2")
+    after_first = kept()
+    again = run(folder, "run", NAME, "--trials", "3", "--workers", "2")
+    after_again = kept()
+    more = run(folder, "run", NAME)
+    return Finished(
+        folder=folder,
+        first=first,
+        again=again,
+        more=more,
+        kept=(after_first, after_again, kept()),
+    )

@@ -40,9 +40,18 @@ def write_study(folder: Path, changes: Mapping[str, str] | None = None, name: st
 def environment(**extra: str) -> dict[str, str]:
     """That of the tests, without settings of ours from outside, and no tracking."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PLINIO_SWEEP_")}
-    places = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    first = [extra.pop("PYTHONPATH", ""), str(ROOT), kept.get("PYTHONPATH", "")]
+    places = [place for place in first if place]
     own = {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     return {**kept, **own, "PLINIO_SWEEP_TRACKING": "none", **extra}
+
+
+def without(folder: Path, *modules: str) -> dict[str, Any]:
+    """An environment in which `modules` are not installed; `folder` is made for it."""
+    folder.mkdir()
+    text = f"import sys\n\nsys.modules.update(dict.fromkeys({modules}))\n"
+    (folder / "sitecustomize.py").write_text(text)
+    return {"PYTHONPATH": str(folder)}
 
 
 def command(*words: str, options: tuple[str, ...] = ()) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from plinio_sweep.cli import main
 from tests.conftest import Finished
-from tests.terminal import NAME, Done, command, environment, run, write_study
+from tests.terminal import NAME, Done, command, environment, invoke, run, write_study
 
 # The command line is frozen: whoever adds to it changes this table, and says why.
 VERBS = {
@@ -69,7 +69,7 @@ def test_show_loads_no_torch(finished: Finished) -> None:
 def test_show_needs_the_study_file_only_for_its_name(finished: Finished, tmp_path: Path) -> None:
     folder = finished.copy(tmp_path)
     (folder / NAME).write_text('Sweep(name="bars", net=1 / 0)\n', encoding="utf-8")
-    assert "4 of 4 trials complete" in run(folder, "show", NAME).stdout
+    assert "4 of 4 trials complete" in invoke("show", folder / NAME).stdout
 
 
 def test_show_prints_the_seed_and_the_front(finished: Finished) -> None:
@@ -84,8 +84,8 @@ def test_show_prints_the_seed_and_the_front(finished: Finished) -> None:
 
 
 def as_json(finished: Finished) -> dict[str, Any]:
-    done = run(finished.folder, "show", NAME, "--json")
-    assert done.returncode == 0, done.stderr
+    done = invoke("show", finished.folder / NAME, "--json")
+    assert done.exit_code == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -142,8 +142,8 @@ def test_the_baseline_of_the_json_is_the_seed_net(finished: Finished) -> None:
 def test_show_draws_the_front(
     finished: Finished, tmp_path: Path, name: str, start: tuple[bytes, ...]
 ) -> None:
-    done = run(finished.folder, "show", NAME, "--plot", str(tmp_path / name))
-    assert done.returncode == 0, done.stderr
+    done = invoke("show", finished.folder / NAME, "--plot", tmp_path / name)
+    assert done.exit_code == 0, done.stderr
     assert done.stdout.endswith(f"front drawn in {tmp_path / name}\n")
     assert (tmp_path / name).read_bytes().startswith(start)
 
@@ -166,5 +166,5 @@ def test_a_study_with_a_computed_name_is_found_by_its_file(
     finished: Finished, tmp_path: Path
 ) -> None:
     folder = finished.copy(tmp_path)
-    write_study(folder, {'name="bars"': 'name="ba" + "rs"'})
-    assert "4 of 4 trials complete" in run(folder, "show", NAME).stdout
+    study = write_study(folder, {'name="bars"': 'name="ba" + "rs"'})
+    assert "4 of 4 trials complete" in invoke("show", study).stdout

@@ -58,14 +58,16 @@ def _run(
         click.echo(
             "MLflow is not installed, so no run is tracked: pip install 'plinio-sweep[mlflow]'"
         )
-    with _Bars(target, record_of(study, settings.folder)) as bars:
+    before = record_of(study, settings.folder)
+    with _Bars(target, before) as bars:
         errors = _work(path, study, workers, settings, bars)
     record = record_of(study, settings.folder)
     if errors is None:
         return _stopped(path, record, trials, workers)
     if errors:
         raise ValueError(" ".join(errors))
-    _save_figure(study, record)
+    if record != before:
+        _save_figure(study, record)
     print_front(record)
     _print_next(path, record)
     return FAILED if record.count("failed") else DONE

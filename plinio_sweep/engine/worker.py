@@ -63,8 +63,6 @@ def main(study: Path, trials: int, threads: int, accept_drift: bool, finish: boo
     """Works on STUDY until it has its trials."""
     events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, events.stop)
     raise SystemExit(
         _guarded(events, lambda: _work(events, study, trials, threads, accept_drift, finish))
     )
@@ -103,6 +101,9 @@ def _work(
     torch.set_num_threads(threads)
     sweep, settings = load_study(path), load_settings(path)
     opened = open_study(sweep, settings, file=path.name, accept_drift=accept_drift)
+    # Not before: so far there is nothing to put back, and a signal ends the program at once.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, events.stop)
     worker = Worker(
         sweep=sweep,
         settings=settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,11 +63,13 @@ def test_a_file_names_a_net_or_what_makes_one(chip: Path, name: str) -> None:
     assert json.loads(done.stdout)["totals"]["macs"] == 36 * 27 * 4 + 144 * 2
 
 
-def test_a_module_names_a_net_too(
+def test_a_module_in_the_folder_of_the_user_names_a_net_too(
     chip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chip.rename(tmp_path / "chip_of_a_module.py")
-    done = run(tmp_path, "cost", "chip_of_a_module:small", "--input-shape", "3,8,8", "--json")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    done = invoke("cost", "chip_of_a_module:small", "--input-shape", "3,8,8", "--json")
     assert json.loads(done.stdout)["totals"]["params"] == 4 * 27 + 4 + 144 * 2 + 2
 
 

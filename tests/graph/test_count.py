@@ -45,6 +45,12 @@ def test_totals_are_the_sums_of_layers_and_the_net_is_as_it_was(case: Case) -> N
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
+def test_a_bare_layer_is_a_net_of_one_layer() -> None:
+    report = cost_of(nn.Linear(4, 2), torch.zeros(2, 4), {"macs": macs, "params": params})
+    assert report.totals == {"macs": 8, "params": 10}
+    assert [row["op"] for row in report.layers] == ["linear"]
+
+
 def test_a_layer_that_no_formula_covers_is_named() -> None:
     case = NETS["Recurrent"]
     report = cost_of(case.build(), case.inputs(), MODELS)

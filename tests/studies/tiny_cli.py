@@ -27,7 +27,8 @@ class BarNet(nn.Module):
         """Class scores `(B, 2)` of images `(B, 1, 6, 6)`."""
         x = F.relu(self.first_norm(self.first(x)))
         x = F.relu(self.second_norm(self.second(x)))
-        return self.classifier(x.mean((2, 3)))
+        scores: Tensor = self.classifier(x.mean((2, 3)))
+        return scores
 
 
 def images(count: int, seed: int) -> tuple[Tensor, Tensor]:
