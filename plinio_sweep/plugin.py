@@ -7,8 +7,10 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
 import traceback
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -115,6 +117,8 @@ def _failed(path: Path, error: Exception) -> str:
     if isinstance(error, SyntaxError) and error.filename == str(path):
         line = error.lineno
     reason = _reason(error)
+    if (unknown := _unknown_field(error)) is not None:
+        return f"{path.name}:{line}: {unknown}"
     if isinstance(error, ValueError | TypeError):
         # Most of all our own checks of a record: they say what to do.
         return f"{path.name}:{line}: {reason}"
@@ -122,6 +126,19 @@ def _failed(path: Path, error: Exception) -> str:
         f"{path.name} must run without errors, but line {line} raised {type(error).__name__}: "
         f"{reason}; correct that line."
     )
+
+
+def _unknown_field(error: Exception) -> str | None:
+    """What is wrong with a field that one of our records does not have; nothing otherwise."""
+    pattern = r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'"
+    found = re.fullmatch(pattern, str(error).split(". Did you mean")[0])
+    record = getattr(importlib.import_module("plinio_sweep"), found[1], None) if found else None
+    if found is None or not is_dataclass(record):
+        return None
+    names = [f.name for f in fields(record)]
+    near = difflib.get_close_matches(found[2], names, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else "drop it."
+    return f"`{found[1]}` takes the fields {names}, but got {found[2]!r}; {hint}"
 
 
 def load_study(path: Path) -> Any:

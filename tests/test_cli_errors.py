@@ -57,7 +57,11 @@ def test_a_study_file_that_is_missing(tmp_path: Path, verb: str) -> None:
             ["exactly one `Sweep`", "holds 2"],
             id="two",
         ),
-        pytest.param({"    trials=4": "    trails=4"}, ["bars.py:", "'trails'"], id="wrong field"),
+        pytest.param(
+            {"    trials=4": "    trails=4"},
+            ["bars.py:", "`Sweep` takes the fields", "'trails'", "did you mean trials"],
+            id="wrong field",
+        ),
         pytest.param(
             {IMPORTS: f"{IMPORTS}raise RuntimeError('no data\\nhere')\n"},
             ["bars.py must run without errors, but line", "RuntimeError: no data here"],

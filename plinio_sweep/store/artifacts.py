@@ -35,6 +35,8 @@ class FolderStore:
         self.root.mkdir(parents=True, exist_ok=True)
         folder = self.root / key
         draft = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=self.root))
+        # As readable as its root: a temporary folder is its maker's alone.
+        draft.chmod(self.root.stat().st_mode & 0o777)
         try:
             fill(draft)
             try:

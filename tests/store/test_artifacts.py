@@ -113,3 +113,9 @@ def test_a_lock_keeps_other_processes_out_of_its_key(store: FolderStore) -> None
         assert result("key") == 7
         assert result("other") == 0
     assert result("key") == 0
+
+
+def test_a_stored_folder_is_as_readable_as_its_root(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "artifacts")
+    folder = store.write("key", lambda draft: (draft / "file").touch())
+    assert folder.stat().st_mode == store.root.stat().st_mode
