@@ -170,8 +170,10 @@ def front_table(study: StudyRecord) -> Table:
 
 def summary_line(study: StudyRecord) -> str:
     """One sentence on the state of a study: its trials, its front, its hypervolume."""
+    # More may be done than the last run asked for.
+    asked = max(study.target_trials, study.count("complete"))
     parts = [
-        f"{study.count('complete')} of {study.target_trials} trials complete",
+        f"{study.count('complete')} of {asked} trials complete",
         f"{study.count('failed')} failed",
     ]
     if pruned := study.count("pruned"):

@@ -192,3 +192,7 @@ def test_strengths_of_other_orders_are_left_out() -> None:
     params = {"order": "mps", "pit.strength": 0.5, "mps.strength": 2.0}
     assert strengths(params) == {"mps": 2.0}
     assert strengths({"pit.strength": 0.5}) == {"pit": 0.5}
+
+
+def test_summary_never_counts_more_than_all(paper_study: StudyRecord) -> None:
+    assert summary_line(replace(paper_study, target_trials=1)).startswith("5 of 5 trials complete")
