@@ -57,15 +57,12 @@ class Events:
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--trials", type=int, required=True)
 @click.option("--threads", type=int, default=1)
-@click.option("--accept-drift", is_flag=True)
 @click.option("--finish", is_flag=True, help="Only measure the front on test data.")
-def main(study: Path, trials: int, threads: int, accept_drift: bool, finish: bool) -> None:
+def main(study: Path, trials: int, threads: int, finish: bool) -> None:
     """Works on STUDY until it has its trials."""
     events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    raise SystemExit(
-        _guarded(events, lambda: _work(events, study, trials, threads, accept_drift, finish))
-    )
+    raise SystemExit(_guarded(events, lambda: _work(events, study, trials, threads, finish)))
 
 
 def _guarded(events: Events, action: Callable[[], None]) -> int:
@@ -87,9 +84,7 @@ def _guarded(events: Events, action: Callable[[], None]) -> int:
     return DONE
 
 
-def _work(
-    events: Events, path: Path, trials: int, threads: int, accept_drift: bool, finish: bool
-) -> None:
+def _work(events: Events, path: Path, trials: int, threads: int, finish: bool) -> None:
     import torch
 
     from plinio_sweep.plugin import load_study
@@ -100,7 +95,7 @@ def _work(
     # One thread a worker: K processes on K cores beat one process on all of them.
     torch.set_num_threads(threads)
     sweep, settings = load_study(path), load_settings(path)
-    opened = open_study(sweep, settings, file=path.name, accept_drift=accept_drift)
+    opened = open_study(sweep, settings, file=path.name)
     # Not before: so far there is nothing to put back, and a signal ends the program at once.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, events.stop)

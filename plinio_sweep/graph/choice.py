@@ -41,6 +41,7 @@ class Mix(nn.Module):
             )
         weights = self.weights.to(outputs[0].dtype)
         if self.sampled and self.training and not torch.compiler.is_compiling():
+            # torch leaves `apply` untyped
             picked: Tensor = _Sampled.apply(weights, *outputs)  # type: ignore[no-untyped-call]
             return picked
         total = weights[0] * outputs[0]
