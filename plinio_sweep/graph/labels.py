@@ -57,6 +57,7 @@ class Labelling:
     real: dict[fx.Node, Any] = field(default_factory=dict)  # what the net computes
     constant: set[fx.Node] = field(default_factory=set)  # depends on no input
     unknown: set[fx.Node] = field(default_factory=set)  # froze what it reads
+    excluded: set[Path] = field(default_factory=set)  # modules that the user leaves alone
     calls: list[Call] = field(default_factory=list)
 
     def roots(self, node: fx.Node) -> Any:
@@ -256,6 +257,7 @@ class _Labeller:
         hooked = module._forward_hooks or module._forward_pre_hooks
         plain = all(n in dict(module.named_parameters()) for n in _declared(module))
         if self.frozen(name):
+            self.found.excluded.add(name)
             self._freeze_inputs(node, f"excluded ({name})")
         if hooked or not plain:
             self._freeze_inputs(node, f"hooks or parametrizations on {name}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from plinio_sweep.graph import operations as ops
+from plinio_sweep.graph.fold import keep_channels, replace_tensor
 from plinio_sweep.graph.nodes import is_metadata, is_shape, tensors
 from plinio_sweep.graph.shapes import Gather, Reshape, plan
 from plinio_sweep.graph.table import Analysis
@@ -77,10 +78,10 @@ def _cut_modules(net: fx.GraphModule, analysis: Analysis, live: Tensor) -> None:
         rows = live[row.cout].nonzero()[:, 0]
         columns = live[row.cin].nonzero()[:, 0]
         if row.spec.op == "affine":
-            _cut_channels(module, rows)
+            keep_channels(module, rows)
             continue
         if row.norm is not None:
-            _cut_channels(net.get_submodule(row.norm), rows)
+            keep_channels(net.get_submodule(row.norm), rows)
         _cut_layer(module, rows, None if row.spec.depthwise else columns)
 
 
@@ -98,9 +99,9 @@ def _cut_layer(module: Any, rows: Tensor, columns: Tensor | None) -> None:
     grouped = columns is None or getattr(module, "groups", 1) > 1
     if not grouped and columns is not None:
         weight = weight.index_select(1, columns.to(weight.device))
-    _set(module, "weight", weight)
+    replace_tensor(module, "weight", weight)
     if module.bias is not None:
-        _set(module, "bias", module.bias.detach()[rows.to(weight.device)])
+        replace_tensor(module, "bias", module.bias.detach()[rows.to(weight.device)])
     if isinstance(module, nn.Linear):
         module.in_features, module.out_features = weight.shape[1], weight.shape[0]
         return
@@ -109,24 +110,6 @@ def _cut_layer(module: Any, rows: Tensor, columns: Tensor | None) -> None:
         module.in_channels = module.groups = weight.shape[0]
     elif not grouped:
         module.in_channels = weight.shape[1]
-
-
-def _cut_channels(module: nn.Module, channels: Tensor) -> None:
-    """Norms over positions and PReLU: everything they hold has one entry a channel."""
-    for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        if value.dim() == 1:
-            _set(module, name, value.detach()[channels.to(value.device)])
-    for name in ("num_features", "num_parameters"):
-        if name in vars(module):
-            setattr(module, name, len(channels))
-
-
-def _set(module: nn.Module, name: str, value: Tensor) -> None:
-    old = getattr(module, name)
-    if isinstance(old, nn.Parameter):
-        module.register_parameter(name, nn.Parameter(value.clone(), old.requires_grad))
-    else:
-        setattr(module, name, value.clone())
 
 
 def _reshape(graph: fx.Graph, step: Reshape, source: fx.Node) -> fx.Node:

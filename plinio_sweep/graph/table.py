@@ -229,7 +229,7 @@ def _fold(net: fx.GraphModule, found: Labelling) -> tuple[list[Call], dict[str, 
     """The calls without the norms that fold into the layer before them, and these norms.
 
     A norm folds where each of its calls directly follows one layer, and each call of that layer is
-    followed by it: a block that is called twice folds, too.
+    followed by it: a block that is called twice folds, too. What is excluded is left alone.
     """
     nodes = {node.name: node for node in net.graph.nodes}
     layers = {c.node: c for c in found.calls if c.op in ("conv", "linear")}
@@ -242,7 +242,11 @@ def _fold(net: fx.GraphModule, found: Labelling) -> tuple[list[Call], dict[str, 
         (call.name, before[call.node].name) for call in found.calls if call.node in before
     )
     calls = Counter(call.name for call in found.calls)
-    folded = {norm for (norm, layer), n in pairs.items() if n == calls[norm] == calls[layer]}
+    folded = {
+        norm
+        for (norm, layer), n in pairs.items()
+        if n == calls[norm] == calls[layer] and found.excluded.isdisjoint((norm, layer))
+    }
     norms = {before[c.node].node: c.name for c in found.calls if c.name in folded}
     return [call for call in found.calls if call.name not in folded], norms
 
@@ -253,8 +257,9 @@ def _layer_before(
     """The layer whose result `node`, a batch norm, reads alone; nothing for another node."""
     if call.op != "affine" or not node.all_input_nodes:
         return None
-    if ops.instance_of(net.get_submodule(call.name), ops.BATCH_NORMS) is None:
-        return None
+    norm: Any = net.get_submodule(call.name)
+    if ops.instance_of(norm, ops.BATCH_NORMS) is None or norm.running_mean is None:
+        return None  # without statistics of its own it is no fixed scale and shift
     source = node.all_input_nodes[0]
     layer = layers.get(source.name)
     alone = sum(not is_metadata(user) for user in source.users) == 1
