@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plinio_sweep.graph.table import analyze
+    from plinio_sweep.methods.mps import MPS, MPSSettings
     from plinio_sweep.methods.pit import PIT, PITSettings
     from plinio_sweep.methods.supernet import SuperNet, SuperNetModule, SuperNetSettings
     from plinio_sweep.sweep.space import LogUniform, Space
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from plinio_sweep.train.recipe import Phase, Recipe, Splits, Task
 
 _HOMES = {
+    "MPS": "methods.mps",
+    "MPSSettings": "methods.mps",
     "PIT": "methods.pit",
     "PITSettings": "methods.pit",
     "Phase": "train.recipe",
@@ -35,8 +38,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "MPS",
     "PIT",
     "LogUniform",
+    "MPSSettings",
     "PITSettings",
     "Phase",
     "Recipe",

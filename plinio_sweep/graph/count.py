@@ -52,15 +52,14 @@ def cost_of(
     """
     if is_stock(net) and not list(net.children()):
         net = nn.Sequential(net)  # a trace opens what it is given: a bare layer would be no layer
-    one = torch.ones((), dtype=torch.float64)
-    rows = [(row.spec, one) for row in analyze(net, example)[1].rows]
+    rows = [row.plain() for row in analyze(net, example)[1].rows]
     layers = tuple(
         {
             "name": spec.name,
             "op": spec.op,
-            **{name: float(total(model, [(spec, one)])) for name, model in models.items()},
+            **{name: float(total(model, [(spec, share)])) for name, model in models.items()},
         }
-        for spec, _ in rows
+        for spec, share in rows
     )
     return CostReport(
         totals={name: float(total(model, rows)) for name, model in models.items()},

@@ -62,20 +62,28 @@ def fold_norms(net: fx.GraphModule, table: Table) -> tuple[Folded, ...]:
         >>> [name for name, _ in traced.named_parameters()]
         ['0.weight', '0.bias']
     """
-    shared = _shared(net)
-    pairs = {row.name: row.norm for row in table.rows if row.norm is not None}
     folded = []
-    for name, norm in pairs.items():
+    for name, norm in foldable(net, table).items():
         layer, module = cast(Any, net.get_submodule(name)), cast(Any, net.get_submodule(norm))
-        if any(id(p) in shared for part in (layer, module) for p in part.parameters()):
-            continue
         before = None if layer.bias is None else layer.bias.detach().clone()
         folded.append(Folded(layer=name, norm=norm, module=copy.deepcopy(module), bias=before))
         _fold(layer, module)
-        _remove(net, norm)
+        bypass(net, norm)
+        net.delete_submodule(norm)
     net.graph.lint()
     net.recompile()
     return tuple(folded)
+
+
+def foldable(net: fx.GraphModule, table: Table) -> dict[str, str]:
+    """The norm that folds into each layer, by paths: neither shares a parameter with anything."""
+    shared = _shared(net)
+    pairs = {row.name: row.norm for row in table.rows if row.norm is not None}
+
+    def alone(path: str) -> bool:
+        return not any(id(p) in shared for p in net.get_submodule(path).parameters())
+
+    return {layer: norm for layer, norm in pairs.items() if alone(layer) and alone(norm)}
 
 
 @torch.no_grad()
@@ -185,13 +193,12 @@ def _column(scale: Tensor, weight: Tensor) -> Tensor:
     return scale.reshape(-1, *[1] * (weight.dim() - 1))
 
 
-def _remove(net: fx.GraphModule, norm: str) -> None:
+def bypass(net: fx.GraphModule, norm: str) -> None:
     """Takes a norm out of the graph: the layer before it stands in its place."""
     for node in list(net.graph.nodes):
         if node.op == "call_module" and node.target == norm:
             node.replace_all_uses_with(node.all_input_nodes[0])
             net.graph.erase_node(node)
-    net.delete_submodule(norm)
 
 
 def _append(graph: fx.Graph, node: fx.Node, norm: str) -> None:

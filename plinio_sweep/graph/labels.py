@@ -28,6 +28,7 @@ from plinio_sweep.graph.nodes import (
     tensor_map,
     tensors,
 )
+from plinio_sweep.graph.quantized import Quantizer, is_quantized
 from plinio_sweep.graph.trace import Inputs, is_stock, location
 from plinio_sweep.graph.union import Union, channels_of, varying_axes
 
@@ -255,14 +256,15 @@ class _Labeller:
     def _module(self, node: fx.Node, module: nn.Module) -> Any:
         name = str(node.target)
         hooked = module._forward_hooks or module._forward_pre_hooks
-        plain = all(n in dict(module.named_parameters()) for n in _declared(module))
+        own = {*dict(module.named_parameters()), *dict(module.named_buffers())}
+        plain = own.issuperset(_declared(module))
         if self.frozen(name):
             self.found.excluded.add(name)
             self._freeze_inputs(node, f"excluded ({name})")
         if hooked or not plain:
             self._freeze_inputs(node, f"hooks or parametrizations on {name}")
             return self._other(node, module)
-        if isinstance(module, Mix):
+        if isinstance(module, Mix | Quantizer):
             return self._elementwise(node)
         if not is_stock(module):
             return self._other(node, module)
@@ -402,6 +404,8 @@ class _Labeller:
         """What depends on no input holds parameters nevertheless."""
         if node.op in ("get_attr", "call_module"):
             name = str(node.target)
+            if isinstance(self.net.get_submodule(name.rpartition(".")[0]), Quantizer):
+                return  # a range that a layer reads: part of its scale, no weight
             if call := _storage(name, node.name, _parameters(self.net, name)):
                 self._record(call)
 
@@ -464,6 +468,8 @@ def _parameters(net: fx.GraphModule, path: Path) -> list[nn.Parameter]:
     value: Any = net
     for part in path.split("."):
         value = getattr(value, part)
+    if is_quantized(value):
+        return [p for p in (value.weight, value.bias) if p is not None]  # a range is no weight
     if isinstance(value, nn.Module):
         return list(value.parameters())
     return [value] if isinstance(value, nn.Parameter) else []

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from plinio_sweep.graph import operations as ops
 from plinio_sweep.graph.fold import keep_channels, replace_tensor
 from plinio_sweep.graph.nodes import is_metadata, is_shape, tensors
+from plinio_sweep.graph.quantized import is_quantized
 from plinio_sweep.graph.shapes import Gather, Reshape, plan
 from plinio_sweep.graph.table import Analysis
 
@@ -102,6 +103,10 @@ def _cut_layer(module: Any, rows: Tensor, columns: Tensor | None) -> None:
     replace_tensor(module, "weight", weight)
     if module.bias is not None:
         replace_tensor(module, "bias", module.bias.detach()[rows.to(weight.device)])
+    if is_quantized(module):
+        for name in ("w_bits", "log_span"):
+            if getattr(module, name) is not None:
+                replace_tensor(module, name, getattr(module, name).detach()[rows.to(weight.device)])
     if isinstance(module, nn.Linear):
         module.in_features, module.out_features = weight.shape[1], weight.shape[0]
         return

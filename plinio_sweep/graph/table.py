@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -18,6 +18,7 @@ from plinio_sweep.graph import operations as ops
 from plinio_sweep.graph.choice import Branch, branches_of
 from plinio_sweep.graph.labels import Call, Labelling, label
 from plinio_sweep.graph.nodes import is_metadata, operation_name, tensor_map, tensors
+from plinio_sweep.graph.quantized import is_quantized
 from plinio_sweep.graph.shapes import plan
 from plinio_sweep.graph.trace import Inputs, as_inputs, location, trace
 
@@ -27,11 +28,40 @@ class Row:
     """One call of a layer that owns parameters."""
 
     name: str
+    node: str  # of the graph, where it is called
     cin: Tensor  # `(I,)` channel labels of the weight's columns; 0 is frozen
     cout: Tensor  # `(O,)` labels of its rows
     norm: str | None  # the norm that follows directly and folds into this layer
     spec: LayerSpec  # as built: full width, 32 bit
     branch: Branch = ()  # (choice, index) of every choice that this call lies in
+    w_bits: Tensor | None = None  # `(O,)` bit-widths of the rows of a quantised layer
+
+    def at_widths(self, spec: LayerSpec, live: Tensor) -> LayerSpec:
+        """`spec` as the hardware sees a quantised layer: a layer for each width of its rows.
+
+        Args:
+            spec: Of this row.
+            live: `(O,)` how far each row lives.
+
+        Returns:
+            A layer whose `cout` and `w_bits` are `(1, W)`; `spec` itself where weights are floats.
+        """
+        if self.w_bits is None:
+            return spec
+        widths = torch.unique(self.w_bits)
+        at = (self.w_bits == widths[:, None]).to(live)
+        cout, bits = (at @ live)[None], widths[None].to(live)
+        if spec.depthwise:
+            return replace(spec, cin=cout, cout=cout, groups=cout, w_bits=bits)
+        return replace(spec, cout=cout, w_bits=bits)
+
+    def plain(self) -> tuple[LayerSpec, Tensor]:
+        """This call at full width, and the share of each of its bit-widths: they are all there."""
+        one = torch.ones(1, 1, dtype=torch.float64)
+        if self.w_bits is None:
+            return self.spec, one
+        spec = self.at_widths(self.spec, torch.ones(len(self.cout), dtype=torch.float64))
+        return spec, one.expand(1, torch.as_tensor(spec.cout).shape[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +84,20 @@ class Table:
     groups: tuple[ChannelGroup, ...]
     size: int  # number of labels, 0 included
     keep: tuple[Tensor, ...]  # sets of labels of which one at least must live
+
+    def counts(self) -> Tensor:
+        """`(2R, L)` how often each label is an input and an output of each row, in turns."""
+        sides = [labels for row in self.rows for labels in (row.cin, row.cout)]
+        counts = [torch.bincount(labels, minlength=self.size) for labels in sides]
+        return torch.stack(counts) if counts else torch.zeros(0, self.size, dtype=torch.long)
+
+    def keep_index(self) -> Tensor:
+        """`(S, M)` the labels of each set in `keep`, its first one repeated to full length."""
+        longest = max((len(labels) for labels in self.keep), default=0)
+        rows = [
+            torch.cat([labels, labels[:1].expand(longest - len(labels))]) for labels in self.keep
+        ]
+        return torch.stack(rows) if rows else torch.zeros(0, 0, dtype=torch.long)
 
     def __str__(self) -> str:
         """What `plinio-sweep check` prints."""
@@ -120,8 +164,7 @@ def analyse_graph(
     """The analysis of a net that is traced already, with the user's exclusions."""
 
     def frozen(name: str) -> bool:
-        inside = any(f"{name}.".startswith(f"{excluded}.") for excluded in exclude_names)
-        return inside or type(net.get_submodule(name)) in exclude_types
+        return is_excluded(net, name, exclude_names, exclude_types)
 
     # Two items at least: with one, a flattened batch and a flattened channel look alike.
     if all(value.dim() > 0 and value.shape[0] == 1 for value in inputs):
@@ -134,6 +177,12 @@ def analyse_graph(
             return Analysis(net, table, labels, found)
         for node in failed:
             _freeze_around(node, net, found)
+
+
+def is_excluded(net: nn.Module, name: str, names: Collection[str], types: tuple[type, ...]) -> bool:
+    """Whether the user excludes the module at `name`, or one around it."""
+    inside = any(f"{name}.".startswith(f"{excluded}.") for excluded in names)
+    return inside or type(net.get_submodule(name)) in types
 
 
 def _renamed(found: Labelling, final: Tensor) -> dict[fx.Node, Any]:
@@ -275,8 +324,13 @@ def _row(net: fx.GraphModule, call: Call, norm: str | None, final: Tensor, branc
         if call.op == "conv":
             spec |= {"kernel": tuple(module.kernel_size), "stride": tuple(module.stride)}
             spec["groups"] = module.groups
+    w_bits: Tensor | None = None
+    if call.op in ("conv", "linear") and is_quantized(net.get_submodule(call.name)):
+        w_bits = cast(Any, net.get_submodule(call.name)).w_bits.cpu()
+        spec["x_bits"] = cast(Any, net.get_submodule(call.name)).x_bits
     return Row(
         call.name,
+        call.node,
         final[call.cin],
         final[call.cout],
         norm,
@@ -289,6 +343,7 @@ def _row(net: fx.GraphModule, call: Call, norm: str | None, final: Tensor, branc
             **spec,
         ),
         branch,
+        w_bits,
     )
 
 

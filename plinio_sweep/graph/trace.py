@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from plinio_sweep.graph.choice import Mix
 from plinio_sweep.graph.nodes import is_metadata, is_shape
+from plinio_sweep.graph.quantized import Quantizer, is_quantized
 
 Inputs = tuple[Tensor, ...]
 
@@ -42,11 +43,18 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if module_qualified_name in self._names or type(m) in self._types:
             return True
-        return is_stock(m) or isinstance(m, Mix) or super().is_leaf_module(m, module_qualified_name)
+        if is_stock(m) or isinstance(m, Mix | Quantizer):
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
 
 
 def is_stock(module: nn.Module) -> bool:
-    """Whether a module computes what its `torch.nn` class computes, subclass or not."""
+    """Whether a module computes what its `torch.nn` class computes, subclass or not.
+
+    A quantised layer does, on rounded weights.
+    """
+    if is_quantized(module):
+        return True
     stock = next((c for c in type(module).__mro__ if c.__module__.startswith("torch.nn.")), None)
     if stock is None or stock is nn.Module or issubclass(stock, _CONTAINERS):
         return False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from plinio_sweep.methods.mps import MPSSettings
 from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.methods.supernet import SuperNetSettings
 
 # Settings record of each method by its name in an order ("supernet>pit").
-METHODS: dict[str, type[PITSettings] | type[SuperNetSettings]] = {
+METHODS: dict[str, type[PITSettings] | type[SuperNetSettings] | type[MPSSettings]] = {
     PITSettings.name: PITSettings,
     SuperNetSettings.name: SuperNetSettings,
+    MPSSettings.name: MPSSettings,
 }

@@ -9,8 +9,13 @@ References:
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Sampling = Literal["gumbel", "softmax"]
+SAMPLINGS: tuple[Sampling, ...] = ("gumbel", "softmax")
 
 
 def gumbel_like(logits: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from costs import CostModel, LayerSpec, params, total
+from costs import CostModel, LayerSpec, Scalar, params, total
 from plinio_sweep.graph.nodes import tensors
-from plinio_sweep.graph.table import Analysis, Table, analyse_graph
+from plinio_sweep.graph.table import Analysis, Table, analyse_graph, is_excluded
 from plinio_sweep.graph.trace import Inputs, as_inputs, random_inputs, trace
 
 Theta = Mapping[str, Tensor]
@@ -34,6 +34,8 @@ class LayerChoice:
     outputs: int
     seed_inputs: int
     seed_outputs: int
+    w_bits: Mapping[int, int] | None = None  # how many outputs have each bit-width
+    x_bits: int | None = None  # of the input
 
 
 Architecture = Mapping[str, LayerChoice]
@@ -90,6 +92,13 @@ class Search(nn.Module, ABC):
     def _open(self, analysis: Analysis) -> None:
         """Makes the decisions and what they need, once."""
 
+    def prepare(self, batches: Iterable[Inputs]) -> None:
+        """Looks at training data once, before a search: for nothing here.
+
+        Args:
+            batches: Inputs of the net.
+        """
+
     @abstractmethod
     def theta(self, *, hard: bool = False) -> Theta:
         """The decisions as they stand; `hard` rounds each to what export would take."""
@@ -122,7 +131,8 @@ class Search(nn.Module, ABC):
         if theta is None:
             self.sample()
             theta = self.theta()
-        return functional_call(self.net, self.overrides(theta), inputs)
+        # Layers that share a parameter may be told different values: each name has its own.
+        return functional_call(self.net, self.overrides(theta), inputs, tie_weights=False)
 
     # -- cost -----------------------------------------------------------------------------------
 
@@ -188,8 +198,8 @@ class Search(nn.Module, ABC):
             known = row.name in found or not bool(probability)  # a branch that is not taken
             if row.spec.op in ("conv", "linear") and not known:
                 found[row.name] = LayerChoice(
-                    inputs=round(float(spec.cin)),
-                    outputs=round(float(spec.cout)),
+                    inputs=_count(spec.cin),
+                    outputs=_count(spec.cout),
                     seed_inputs=len(row.cin),
                     seed_outputs=len(row.cout),
                 )
@@ -232,6 +242,10 @@ class Search(nn.Module, ABC):
                     f"operations in `exclude_names`, and report the net."
                 )
 
+    def is_excluded(self, name: str) -> bool:
+        """Whether the user wants the module at `name` to be left alone."""
+        return is_excluded(self.net, name, *self._excluded)
+
     def _analysis(self, net: fx.GraphModule) -> Analysis:
         names, types = self._excluded
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
@@ -258,6 +272,11 @@ def given(example: Inputs | Shapes) -> dict[str, Any]:
     """How a search takes `example`: tensors, or sizes of each input without the batch."""
     tensors = all(isinstance(value, Tensor) for value in example)
     return {"input_example" if tensors else "input_shape": example}
+
+
+def _count(channels: Scalar) -> int:
+    """A number of channels; one for each bit-width where there are several."""
+    return round(float(torch.as_tensor(channels).sum()))
 
 
 def _check_names(net: nn.Module, names: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, fx, nn
@@ -31,11 +31,15 @@ from costs import LayerSpec, params
 from plinio_sweep.graph.choice import Mix, keep_branch
 from plinio_sweep.graph.table import Analysis
 from plinio_sweep.graph.trace import Inputs
-from plinio_sweep.methods.relax import discrete, gumbel_like, relax, straight_through
+from plinio_sweep.methods.relax import (
+    SAMPLINGS,
+    Sampling,
+    discrete,
+    gumbel_like,
+    relax,
+    straight_through,
+)
 from plinio_sweep.methods.search import Costs, Search, Shapes, Theta, given
-
-Sampling = Literal["gumbel", "softmax"]
-SAMPLINGS: tuple[Sampling, ...] = ("gumbel", "softmax")
 
 
 class SuperNetModule(nn.Module):

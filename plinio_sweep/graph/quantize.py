@@ -1,0 +1,319 @@
+"""Fake quantisation: values rounded to a grid of integer codes, with the gradient of a line.
+
+A grid is `step * code` with whole codes. In eager training a mix of several grids is one node of
+the autograd graph that keeps nothing but its input; a compiled or gradient-free pass uses the same
+formulas, and gives the same bits.
+
+Weights, per output channel with range `M = max |w|` (or trained) and `b` bits:
+
+    b = 0     0, the channel is pruned
+    b = 1     code in {-1, 1}                  step = M / 2, the mean magnitude if all are as likely
+    b > 1     code in {-n, ..., n}             step = 2 M / (2^b - 1),  n = 2^(b-1) - 1
+
+Activations, per tensor with clip `c > 0` (PACT), `b` bits:
+
+    unsigned  code in {0, ..., 2^b - 1}         step = c / (2^b - 1)
+    signed    code in {-n - 1, ..., n}          step = c / n,            n = 2^(b-1) - 1
+
+Rounding is to nearest, halves to even. Zero is always on the grid (but for weights of one bit), and
+every code is reached.
+
+Shapes: `R` rows (output channels), `K` weights of a row, `W` candidate bit-widths of the weights,
+`X` of an activation.
+
+References:
+    Choi et al., "PACT", 2018 (arXiv 1805.06085), equations 1 to 3, for the gradient of the clip;
+    Esser et al., "Learned Step Size Quantization", ICLR 2020 (arXiv 1902.08153), equation 3, for
+    that of a trained range; Jahier Pagliari et al., "PLiNIO", 2023 (arXiv 2307.09488), section
+    III-C, for the mix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from costs import ste
+
+MAX_BITS = 16
+INT32_MAX = 2**31 - 1
+# Step of a row over its range, by bit-width; a pruned row has none.
+WEIGHT_STEPS = (0.0, 0.5, *(2 / (2**b - 1) for b in range(2, MAX_BITS + 1)))
+
+
+def activation_codes(bits: int, *, signed: bool) -> tuple[int, int]:
+    """The smallest and the largest code of an activation.
+
+    Example:
+        >>> activation_codes(8, signed=False), activation_codes(8, signed=True)
+        ((0, 255), (-128, 127))
+    """
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def activation_step(clip: Tensor, bits: Sequence[int], *, signed: bool) -> Tensor:
+    """`(X,)` distance of neighbouring values, for `(X,)` clips."""
+    tops = clip.new_tensor([activation_codes(b, signed=signed)[1] for b in bits])
+    return clip / tops
+
+
+def step_of(log_clip: Tensor, bits: Sequence[int], signed: bool) -> Tensor:
+    """0-dim step of a quantiser with one bit-width, from the `(1,)` logarithm of its clip."""
+    return activation_step(log_clip.exp(), bits, signed=signed)[0]
+
+
+# -- activations ----------------------------------------------------------------------------------
+
+
+def mix_activation(
+    x: Tensor, clip: Tensor, weights: Tensor, bits: Sequence[int], *, signed: bool
+) -> Tensor:
+    """`x` rounded to each of its candidate grids, as one weighted sum.
+
+    The gradient of `x` is that of a clipped line, the gradient of each clip that of PACT.
+
+    Args:
+        x: Any shape.
+        clip: `(X,)` positive.
+        weights: `(X,)` that sum to 1.
+        bits: `X` bit-widths.
+        signed: Whether codes below 0 exist.
+
+    Example:
+        >>> x = torch.tensor([-1.0, 0.4, 0.9, 3.0])
+        >>> one = torch.ones(1)
+        >>> mix_activation(x, 3 * one, one, [2], signed=False)
+        tensor([0., 0., 1., 3.])
+    """
+    step = activation_step(clip, bits, signed=signed).to(x.dtype)
+    codes = [activation_codes(b, signed=signed) for b in bits]
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return _mix_plainly(x, step, weights.to(x.dtype), codes)
+    # torch leaves `apply` untyped
+    mixed: Tensor = _MixActivation.apply(x, step, weights.to(x.dtype), codes)  # type: ignore[no-untyped-call]
+    return mixed
+
+
+def _mix_plainly(x: Tensor, step: Tensor, weights: Tensor, codes: list[tuple[int, int]]) -> Tensor:
+    """The mix as autograd would have it."""
+    mixed = x.new_zeros(())
+    for s, weight, (low, high) in zip(step.unbind(), weights.unbind(), codes, strict=True):
+        # The step has a gradient where the code is clipped only, as PACT defines it.
+        scaled = (x * (1 / s.detach())).clamp(low, high)
+        inside = ste.round_(scaled)
+        clipped = ((scaled <= low) | (scaled >= high)).to(x.dtype) * scaled.detach()
+        value = inside * s.detach() + clipped * (s - s.detach())
+        mixed = value if len(codes) == 1 and not weight.requires_grad else mixed + weight * value
+    return mixed
+
+
+class _MixActivation(torch.autograd.Function):
+    """The same in closed form: few passes over `x`, and nothing kept but `x`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, step: Tensor, weights: Tensor, codes: list[tuple[int, int]]
+    ) -> Tensor:
+        ctx.codes = codes
+        ctx.save_for_backward(x, step, weights)
+        scales = step.unbind()
+        if len(codes) == 1:
+            return _rounded(x, scales[0], codes[0]).mul_(scales[0] * weights[0])
+        mixed = torch.zeros_like(x)
+        for s, weight, limits in zip(scales, weights.unbind(), codes, strict=True):
+            mixed.addcmul_(_rounded(x, s, limits), s * weight)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, step, weights = ctx.saved_tensors
+        (grad,) = grads
+        _, need_step, need_weights, _ = ctx.needs_input_grad
+        dx: Tensor | None = None
+        dsteps, dweights = [], []
+        for s, weight, limits in zip(step.unbind(), weights.unbind(), ctx.codes, strict=True):
+            scaled = x * (1 / s)
+            part = torch.ops.aten.hardtanh_backward(grad, scaled, *limits)
+            if need_step:
+                dsteps.append(_outside(grad, scaled, limits) * weight)
+            if need_weights:
+                codes = scaled.round_().clamp_(*limits)
+                dweights.append((grad * codes).sum() * s)
+            if len(ctx.codes) > 1:
+                dx = part.mul_(weight) if dx is None else dx.addcmul_(part, weight)
+            else:
+                dx = part * weight if need_weights else part
+        dstep = torch.stack(dsteps) if need_step else None
+        return dx, dstep, torch.stack(dweights) if need_weights else None, None
+
+
+def _rounded(x: Tensor, step: Tensor, limits: tuple[int, int]) -> Tensor:
+    # Times the inverse: a division is several times slower. Export uses the same expression.
+    return (x * (1 / step)).round_().clamp_(*limits)
+
+
+def _outside(grad: Tensor, scaled: Tensor, limits: tuple[int, int]) -> Tensor:
+    """The gradient of the step: the code of each clipped value, times its gradient."""
+    low, high = limits
+    above: Tensor = torch.ops.aten.hardtanh_backward(grad, scaled, high, math.inf).sum() * high
+    if low == 0:
+        return above
+    below: Tensor = torch.ops.aten.hardtanh_backward(grad, scaled, -math.inf, low).sum() * low
+    return above + below
+
+
+# -- weights --------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class WeightRanges(Protocol):
+    """How the ranges of the rows of a weight are found; the grid over a range is the same for all.
+
+    A plug-in writes its own as a frozen record without fields.
+    """
+
+    @property
+    def trained(self) -> bool:
+        """Whether ranges are parameters, which start at `span`."""
+        ...
+
+    def span(self, rows: Tensor) -> Tensor:
+        """`(R,)` range of each row of `(R, K)`; zeros in a row must not count."""
+        ...
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """Ranges follow the weights: the largest magnitude of each row."""
+
+    trained: ClassVar[bool] = False
+
+    def span(self, rows: Tensor) -> Tensor:
+        """`(R,)` largest magnitude of each row of `(R, K)`, without a gradient."""
+        return rows.detach().abs().amax(1)
+
+
+@dataclass(frozen=True)
+class Learned(MinMax):
+    """Ranges start at the largest magnitude of each row and are trained (arXiv 1902.08153)."""
+
+    trained: ClassVar[bool] = True
+
+
+def mix_rows(rows: Tensor, span: Tensor, weights: Tensor, bits: Sequence[int]) -> Tensor:
+    """Each row rounded to its candidate grids, as one weighted sum.
+
+    Rows get their gradient times the sum of their weights. Where the range is trained, so that it
+    asks for a gradient, it gets that of a learned step, and clipped values get none.
+
+    Args:
+        rows: `(R, K)`.
+        span: `(R,)` range of each row.
+        weights: `(W, R)`.
+        bits: `W` bit-widths, none of them 0.
+
+    Example:
+        >>> rows = torch.tensor([[-1.0, 0.4, 1.0]])
+        >>> mix_rows(rows, torch.ones(1), torch.ones(1, 1), [2])
+        tensor([[-0.6667,  0.6667,  0.6667]])
+    """
+    steps = row_steps(span, bits)
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or span.requires_grad:
+        parts = zip(steps.unbind(), weights.unbind(), bits, strict=True)
+        mixed = [weight[:, None] * round_rows(rows, s, b) for s, weight, b in parts]
+        return sum(mixed[1:], start=mixed[0])
+    # torch leaves `apply` untyped
+    summed: Tensor = _MixRows.apply(rows, steps, weights, tuple(bits))  # type: ignore[no-untyped-call]
+    return summed
+
+
+def round_rows(rows: Tensor, step: Tensor, bits: int | Tensor) -> Tensor:
+    """Rows rounded to one grid each.
+
+    Args:
+        rows: `(R, K)`.
+        step: `(R,)`; where it asks for a gradient it gets that of a learned step.
+        bits: Of all rows, or `(R,)` of each.
+    """
+    limit = 2 ** (torch.as_tensor(bits, device=rows.device) - 1) - 1
+    limit, column = limit.to(rows.dtype).reshape(-1, 1), step[:, None]
+    if not step.requires_grad:
+        hard = _codes(rows.detach(), column, limit) * column
+        return hard + (rows - rows.detach())
+    scaled = rows * (1 / column)
+    clipped = torch.where(limit == 0, scaled, torch.maximum(torch.minimum(scaled, limit), -limit))
+    return (_codes(rows, column, limit).detach() + (clipped - clipped.detach())) * column
+
+
+def _codes(rows: Tensor, step: Tensor, limit: Tensor) -> Tensor:
+    # Times the inverse, as everywhere: search and export must agree to the last bit.
+    codes = torch.maximum(torch.minimum((rows * (1 / step)).round(), limit), -limit)
+    return torch.where(limit == 0, torch.where(rows < 0, -1.0, 1.0).to(rows.dtype), codes)
+
+
+def _step(span: Tensor, factor: float | Tensor) -> Tensor:
+    """The step of each row; 1 for a row of zeros, whose codes are 0."""
+    return torch.where(span > 0, span * factor, 1.0)
+
+
+def weight_step(span: Tensor, bits: Tensor) -> Tensor:
+    """`(R,)` step of rows with their own bit-widths `(R,)`."""
+    return _step(span, span.new_tensor(WEIGHT_STEPS)[bits.long()])
+
+
+def row_steps(span: Tensor, bits: Sequence[int]) -> Tensor:
+    """`(W, R)` step of each row at each bit-width."""
+    return torch.stack([_step(span, WEIGHT_STEPS[b]) for b in bits])
+
+
+class _MixRows(torch.autograd.Function):
+    """The mix of untrained ranges in closed form: one node for all bit-widths."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, steps: Tensor, weights: Tensor, bits: tuple[int, ...]
+    ) -> Tensor:
+        ctx.bits = bits
+        ctx.save_for_backward(rows, steps, weights)
+        mixed = torch.zeros_like(rows)
+        for step, weight, b in zip(steps[:, :, None], weights, bits, strict=True):
+            mixed.addcmul_(_codes_at(rows, step, b), step * weight[:, None])
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, steps, weights = ctx.saved_tensors
+        (grad,) = grads
+        drows = grad * weights.sum(0)[:, None]
+        if not ctx.needs_input_grad[2]:
+            return drows, None, None, None
+        parts = zip(steps[:, :, None], ctx.bits, strict=True)
+        dots = [(_codes_at(rows, s, b).mul_(grad)).sum(1) * s[:, 0] for s, b in parts]
+        return drows, None, torch.stack(dots), None
+
+
+def _codes_at(rows: Tensor, step: Tensor, bits: int) -> Tensor:
+    if bits == 1:
+        return torch.where(rows < 0, -1.0, 1.0).to(rows.dtype)
+    limit = 2 ** (bits - 1) - 1
+    return (rows * (1 / step)).round_().clamp_(-limit, limit)
+
+
+# -- biases ---------------------------------------------------------------------------------------
+
+
+def round_bias(bias: Tensor, step: Tensor) -> Tensor:
+    """`(R,)` biases as 32-bit integers at `(R,)` steps; their gradient passes through.
+
+    Example:
+        >>> round_bias(torch.tensor([0.26, -0.1]), torch.tensor([0.1, 0.1]))
+        tensor([ 0.3000, -0.1000])
+    """
+    fixed = step.detach()
+    hard = (bias.detach() / fixed).round().clamp(-INT32_MAX - 1, INT32_MAX) * fixed
+    return hard + (bias - bias.detach())
