@@ -56,30 +56,25 @@ def activation_codes(bits: int, *, signed: bool) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-def activation_step(clip: Tensor, bits: Sequence[int], *, signed: bool) -> Tensor:
-    """`(X,)` distance of neighbouring values, for `(X,)` clips."""
-    tops = clip.new_tensor([activation_codes(b, signed=signed)[1] for b in bits])
-    return clip / tops
-
-
-def step_of(log_clip: Tensor, bits: Sequence[int], signed: bool) -> Tensor:
-    """0-dim step of a quantiser with one bit-width, from the `(1,)` logarithm of its clip."""
-    return activation_step(log_clip.exp(), bits, signed=signed)[0]
+def step_of(log_clip: Tensor, bits: int, signed: bool) -> Tensor:
+    """The step of a quantiser with one bit-width, from the logarithm of its clip."""
+    return log_clip.exp() / activation_codes(bits, signed=signed)[1]
 
 
 # -- activations ----------------------------------------------------------------------------------
 
 
 def mix_activation(
-    x: Tensor, clip: Tensor, weights: Tensor, bits: Sequence[int], *, signed: bool
+    x: Tensor, steps: Tensor, weights: Tensor, bits: Sequence[int], *, signed: bool
 ) -> Tensor:
     """`x` rounded to each of its candidate grids, as one weighted sum.
 
-    The gradient of `x` is that of a clipped line, the gradient of each clip that of PACT.
+    The gradient of `x` is that of a clipped line; a step, and through it its clip, gets that of
+    PACT: from clipped values only.
 
     Args:
         x: Any shape.
-        clip: `(X,)` positive.
+        steps: `(X,)` above 0.
         weights: `(X,)` that sum to 1.
         bits: `X` bit-widths.
         signed: Whether codes below 0 exist.
@@ -87,84 +82,82 @@ def mix_activation(
     Example:
         >>> x = torch.tensor([-1.0, 0.4, 0.9, 3.0])
         >>> one = torch.ones(1)
-        >>> mix_activation(x, 3 * one, one, [2], signed=False)
+        >>> mix_activation(x, one, one, [2], signed=False)
         tensor([0., 0., 1., 3.])
     """
-    step = activation_step(clip, bits, signed=signed).to(x.dtype)
     codes = [activation_codes(b, signed=signed) for b in bits]
+    steps, weights = steps.to(x.dtype), weights.to(x.dtype)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return _mix_plainly(x, step, weights.to(x.dtype), codes)
+        return _mix_plainly(x, steps, weights, codes)
     # torch leaves `apply` untyped
-    mixed: Tensor = _MixActivation.apply(x, step, weights.to(x.dtype), codes)  # type: ignore[no-untyped-call]
+    mixed: Tensor = _MixActivation.apply(x, steps, weights, codes)  # type: ignore[no-untyped-call]
     return mixed
 
 
-def _mix_plainly(x: Tensor, step: Tensor, weights: Tensor, codes: list[tuple[int, int]]) -> Tensor:
+def _mix_plainly(x: Tensor, steps: Tensor, weights: Tensor, codes: list[tuple[int, int]]) -> Tensor:
     """The mix as autograd would have it."""
     mixed = x.new_zeros(())
-    for s, weight, (low, high) in zip(step.unbind(), weights.unbind(), codes, strict=True):
-        # The step has a gradient where the code is clipped only, as PACT defines it.
+    for s, weight, (low, high) in zip(steps.unbind(), weights.unbind(), codes, strict=True):
         scaled = (x * (1 / s.detach())).clamp(low, high)
-        inside = ste.round_(scaled)
         clipped = ((scaled <= low) | (scaled >= high)).to(x.dtype) * scaled.detach()
-        value = inside * s.detach() + clipped * (s - s.detach())
+        value = ste.round_(scaled) * s.detach() + clipped * (s - s.detach())
         mixed = value if len(codes) == 1 and not weight.requires_grad else mixed + weight * value
     return mixed
 
 
 class _MixActivation(torch.autograd.Function):
-    """The same in closed form: few passes over `x`, and nothing kept but `x`."""
+    """The same in closed form: few passes over `x`, two buffers, and nothing kept but `x`."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, step: Tensor, weights: Tensor, codes: list[tuple[int, int]]
+        ctx: Any, x: Tensor, steps: Tensor, weights: Tensor, codes: list[tuple[int, int]]
     ) -> Tensor:
         ctx.codes = codes
-        ctx.save_for_backward(x, step, weights)
-        scales = step.unbind()
-        if len(codes) == 1:
-            return _rounded(x, scales[0], codes[0]).mul_(scales[0] * weights[0])
-        mixed = torch.zeros_like(x)
-        for s, weight, limits in zip(scales, weights.unbind(), codes, strict=True):
-            mixed.addcmul_(_rounded(x, s, limits), s * weight)
+        ctx.save_for_backward(x, steps, weights)
+        scales = (steps * weights).unbind()
+        # Times the inverse: a division is several times slower. Export uses the same expression.
+        inverses = (1 / steps).unbind()
+        mixed = (x * inverses[0]).round_().clamp_(*codes[0]).mul_(scales[0])
+        buffer = torch.empty_like(mixed) if len(codes) > 1 else mixed
+        for inverse, scale, limits in list(zip(inverses, scales, codes, strict=True))[1:]:
+            torch.mul(x, inverse, out=buffer)
+            mixed.addcmul_(buffer.round_().clamp_(*limits), scale)
         return mixed
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, step, weights = ctx.saved_tensors
+        x, steps, weights = ctx.saved_tensors
         (grad,) = grads
-        _, need_step, need_weights, _ = ctx.needs_input_grad
+        _, need_steps, need_weights, _ = ctx.needs_input_grad
+        inside, scaled = torch.empty_like(x), torch.empty_like(x)
         dx: Tensor | None = None
         dsteps, dweights = [], []
-        for s, weight, limits in zip(step.unbind(), weights.unbind(), ctx.codes, strict=True):
-            scaled = x * (1 / s)
-            part = torch.ops.aten.hardtanh_backward(grad, scaled, *limits)
-            if need_step:
-                dsteps.append(_outside(grad, scaled, limits) * weight)
-            if need_weights:
-                codes = scaled.round_().clamp_(*limits)
-                dweights.append((grad * codes).sum() * s)
-            if len(ctx.codes) > 1:
-                dx = part.mul_(weight) if dx is None else dx.addcmul_(part, weight)
+        for inverse, weight, (low, high) in zip(
+            (1 / steps).unbind(), weights.unbind(), ctx.codes, strict=True
+        ):
+            torch.mul(x, inverse, out=scaled)
+            _between(grad, scaled, low, high, inside)
+            if len(ctx.codes) > 1 or need_weights:
+                dx = inside * weight if dx is None else dx.addcmul_(inside, weight)
             else:
-                dx = part * weight if need_weights else part
-        dstep = torch.stack(dsteps) if need_step else None
-        return dx, dstep, torch.stack(dweights) if need_weights else None, None
+                dx, inside = inside, scaled  # one grid: what is outside may overwrite the codes
+            if need_weights:
+                inside = torch.mul(grad, scaled.round().clamp_(low, high), out=inside)
+                dweights.append(inside.sum())
+            if need_steps:
+                outside = _between(grad, scaled, high, math.inf, inside).sum() * high
+                if low < 0:
+                    torch.mul(x, inverse, out=scaled)
+                    outside = outside + _between(grad, scaled, -math.inf, low, inside).sum() * low
+                dsteps.append(outside)
+        dstep = torch.stack(dsteps) * weights if need_steps else None
+        return dx, dstep, torch.stack(dweights) * steps if need_weights else None, None
 
 
-def _rounded(x: Tensor, step: Tensor, limits: tuple[int, int]) -> Tensor:
-    # Times the inverse: a division is several times slower. Export uses the same expression.
-    return (x * (1 / step)).round_().clamp_(*limits)
-
-
-def _outside(grad: Tensor, scaled: Tensor, limits: tuple[int, int]) -> Tensor:
-    """The gradient of the step: the code of each clipped value, times its gradient."""
-    low, high = limits
-    above: Tensor = torch.ops.aten.hardtanh_backward(grad, scaled, high, math.inf).sum() * high
-    if low == 0:
-        return above
-    below: Tensor = torch.ops.aten.hardtanh_backward(grad, scaled, -math.inf, low).sum() * low
-    return above + below
+def _between(grad: Tensor, x: Tensor, low: float, high: float, out: Tensor) -> Tensor:
+    """`grad` where `low < x < high`, 0 elsewhere, in one pass."""
+    torch.ops.aten.hardtanh_backward.grad_input(grad, x, low, high, grad_input=out)
+    return out
 
 
 # -- weights --------------------------------------------------------------------------------------

@@ -35,10 +35,10 @@ class Quantizer(nn.Module):
         bits: `X` candidate bit-widths.
         signed: Whether there are codes below 0.
         log_clip: `(1,)` logarithm of the clip, to be trained in place; when left out, the buffers
-            `clip` and `weights`, `(X,)`, are to be set from outside.
+            `steps` and `weights`, `(X,)`, are to be set from outside.
     """
 
-    clip: Tensor
+    steps: Tensor
     weights: Tensor
     log_clip: nn.Parameter | None
 
@@ -51,7 +51,7 @@ class Quantizer(nn.Module):
         self.log_clip = log_clip
         self.seen: list[Tensor] | None = None  # extremes of each item, while ranges are measured
         start = torch.ones(len(bits)) if log_clip is None else torch.ones_like(log_clip)
-        self.register_buffer("clip", start.clone(), persistent=False)
+        self.register_buffer("steps", start.clone(), persistent=False)
         self.register_buffer("weights", start / len(bits), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,8 +60,10 @@ class Quantizer(nn.Module):
             flat = x.detach().reshape(len(x), -1)
             self.seen.append(torch.stack([flat.amin(1), flat.amax(1)]).cpu())
             return x if self.signed else x.clamp(min=0)
-        clip = self.clip if self.log_clip is None else self.log_clip.exp()
-        return mix_activation(x, clip, self.weights, self.bits, signed=self.signed)
+        steps = self.steps
+        if self.log_clip is not None:
+            steps = step_of(self.log_clip, self.bits[0], self.signed)
+        return mix_activation(x, steps, self.weights, self.bits, signed=self.signed)
 
     def extra_repr(self) -> str:
         """Bit-widths and sign."""
@@ -216,7 +218,7 @@ def _step(graph: fx.Graph, node: fx.Node, name: str, quantizer: Quantizer) -> fx
     """The step of a quantiser as a value of the graph, before its first reader."""
     with graph.inserting_before(node):
         log_clip = graph.get_attr(f"{name}.log_clip")
-        return graph.call_function(step_of, (log_clip, quantizer.bits, quantizer.signed))
+        return graph.call_function(step_of, (log_clip, quantizer.bits[0], quantizer.signed))
 
 
 def _quantize_layer(layer: nn.Module, bits: LayerBits, ranges: WeightRanges, x_bits: int) -> None:

@@ -152,6 +152,7 @@ class MPS(Search):
     """
 
     sites: Sites
+    signed: Tensor  # `(Q,)` 1 for quantisers with a sign
     log_clip: nn.Parameter  # `(Q, X)` logarithms of the clips
     log_span: nn.Parameter | None  # `(R,)` logarithms of the ranges of rows, where trained
     _agreed: Tensor  # `(Q,)` the decision that each quantiser follows
@@ -162,6 +163,7 @@ class MPS(Search):
     _keep: Tensor  # `(S, M)` labels of which one a row must live
     _prunable: Tensor  # `(L,)` whether a label may die
     _counts: Tensor  # `(2 rows of the table, L)`
+    _tops: Tensor  # `(2, X, 1)` largest code, without and with a sign
     _source: Tensor  # `(R,)` quantiser of the input of each row's layer, -1 for floats
 
     def __init__(
@@ -254,9 +256,10 @@ class MPS(Search):
         self._hold("_label", label)
         self._hold("_layer", rows.layer)
         self._hold("_source", source[rows.layer])
-        self._hold(
-            "_agreed", torch.tensor([q.decision for q in self.sites.quantizers], dtype=torch.long)
-        )
+        tops = [[activation_codes(b, signed=s)[1] for b in self.x_bits] for s in (False, True)]
+        self._hold("_tops", like.new_tensor(tops)[:, :, None])
+        agreed = [plan.decision for plan in self.sites.quantizers]
+        self._hold("_agreed", torch.tensor(agreed, dtype=torch.long))
         self._hold("_prunable", self._prunable_labels(label))
         self._hold("_keep", table.keep_index())
         self._hold("_counts", table.counts())
@@ -271,6 +274,10 @@ class MPS(Search):
         self._add("channels", pruned, fixed=not self.prunes)
         activations = _start(self.x_bits, self.sites.decisions).to(like)
         self._add("activations", activations, fixed=len(self.x_bits) == 1)
+        signs = [float(plan.signed) for plan in self.sites.quantizers]
+        self.register_buffer("signed", like.new_tensor(signs))
+        # torch leaves it untyped
+        self.register_load_state_dict_post_hook(MPS._sign)  # type: ignore[no-untyped-call]
         self.log_clip = nn.Parameter(like.new_zeros(len(self.sites.quantizers), len(self.x_bits)))
         self.register_parameter("log_span", None)
         if self.ranges.trained and rows.layers:
@@ -320,11 +327,9 @@ class MPS(Search):
         found = measure_ranges(self.net, floats, batches)
         for index, plan in enumerate(self.sites.quantizers):
             low, high = found[plan.name]
-            quantizer = self.net.get_submodule(plan.name)
-            assert isinstance(quantizer, Quantizer)
             if plan.measured:
-                quantizer.signed = plan.signed or bool((low < 0).any())
-            extremes = torch.maximum(high, -low) if quantizer.signed else high
+                self.signed[index] = float(plan.signed or bool((low < 0).any()))
+            extremes = torch.maximum(high, -low) if self.signed[index] else high
             clip = torch.quantile(extremes.double(), self.percentile / 100)
             if not bool(torch.isfinite(clip)):
                 raise ValueError(
@@ -332,6 +337,12 @@ class MPS(Search):
                     f"{float(clip)}; train the net first, or mend its data."
                 )
             self.log_clip[index] = float(clip.log()) if clip > 0 else 0.0
+        self._sign()
+
+    def _sign(self, *_: Any) -> None:
+        """Tells the quantisers their signs: a compiled net has them as constants."""
+        for plan, signed in zip(self.sites.quantizers, self.signed.tolist(), strict=True):
+            cast(Quantizer, self.net.get_submodule(plan.name)).signed = signed > 0
 
     # -- decisions ------------------------------------------------------------------------------
 
@@ -356,12 +367,11 @@ class MPS(Search):
             first = torch.zeros_like(weights)
             first[:1] = 1
             weights = torch.where(alive > 0, weights, first)
-        plans = [self.net.get_submodule(plan.name) for plan in self.sites.quantizers]
         return {
             "weights": weights,
             "activations": self._choose(self._logits("activations", hard), hard),
             "live": live,
-            "signed": logits.new_tensor([float(cast(Quantizer, q).signed) for q in plans]),
+            "signed": self.signed,
         }
 
     def _logits(self, name: str, hard: bool) -> Tensor:
@@ -399,33 +409,32 @@ class MPS(Search):
 
     def overrides(self, theta: Theta) -> dict[str, Tensor]:
         """Rounded weights and biases, and the clips and weights of the quantisers."""
-        changed = self._quantizers(theta)
+        steps = self._steps(theta)
+        changed = self._quantizers(theta, steps)
         if not self._rows.layers:
             return changed
         matrices, biases = self._rows.read(self.net)
         live = theta["live"][self._label]
-        mixed, steps = self._mix(theta, matrices, live)
+        mixed, row_step = self._mix(theta, matrices, live)
         bits = theta["activations"][:, self._agreed]
         if len(self.sites.quantizers):
-            step = (bits * self._steps(theta)).sum(0)[self._source.clamp(min=0)]
-            rounded = round_bias(biases, step * steps)
+            step = (bits * steps).sum(0)[self._source.clamp(min=0)]
+            rounded = round_bias(biases, step * row_step)
             biases = torch.where(self._source >= 0, rounded, biases)
         return changed | self._rows.write(mixed, biases * live)
 
-    def _quantizers(self, theta: Theta) -> dict[str, Tensor]:
-        changed: dict[str, Tensor] = {}
-        weights = theta["activations"][:, self._agreed].t()
-        parts = zip(self.sites.quantizers, self.log_clip.exp(), weights, strict=True)
-        for plan, clip, weight in parts:
-            changed[f"{plan.name}.clip"] = clip
-            changed[f"{plan.name}.weights"] = weight
-        return changed
+    def _quantizers(self, theta: Theta, steps: Tensor) -> dict[str, Tensor]:
+        """What each quantiser is told."""
+        names = [plan.name for plan in self.sites.quantizers]
+        found = dict(zip([f"{name}.steps" for name in names], steps.unbind(1), strict=True))
+        if len(self.x_bits) > 1:
+            weights = theta["activations"][:, self._agreed].unbind(1)
+            found |= zip([f"{name}.weights" for name in names], weights, strict=True)
+        return found
 
     def _steps(self, theta: Theta) -> Tensor:
         """`(X, Q)` step of each quantiser at each bit-width."""
-        tops = [[activation_codes(b, signed=s)[1] for b in self.x_bits] for s in (False, True)]
-        unsigned, signed = theta["signed"].new_tensor(tops)[:, :, None]
-        top = torch.where(theta["signed"] > 0, signed, unsigned)
+        top = torch.where(theta["signed"] > 0, self._tops[1], self._tops[0])
         return self.log_clip.exp().t() / top
 
     def _mix(
