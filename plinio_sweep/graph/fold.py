@@ -15,7 +15,6 @@ References:
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,6 +22,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
+from plinio_sweep.graph.layers import keep_channels
 from plinio_sweep.graph.table import Table
 
 # A norm whose scale is smaller can't be divided out of a weight without losing it.
@@ -43,9 +43,6 @@ class Folded:
 def fold_norms(net: fx.GraphModule, table: Table) -> tuple[Folded, ...]:
     """Folds, in place, every norm of `net` that its table says folds into a layer.
 
-    A layer or norm that shares a parameter with anything else keeps its norm: folding would part
-    them.
-
     Args:
         net: A traced net of one's own; its layers are changed and its norms removed.
         table: Of `net`; it is out of date afterwards.
@@ -63,7 +60,7 @@ def fold_norms(net: fx.GraphModule, table: Table) -> tuple[Folded, ...]:
         ['0.weight', '0.bias']
     """
     folded = []
-    for name, norm in foldable(net, table).items():
+    for name, norm in foldable(table).items():
         layer, module = cast(Any, net.get_submodule(name)), cast(Any, net.get_submodule(norm))
         before = None if layer.bias is None else layer.bias.detach().clone()
         folded.append(Folded(layer=name, norm=norm, module=copy.deepcopy(module), bias=before))
@@ -75,15 +72,9 @@ def fold_norms(net: fx.GraphModule, table: Table) -> tuple[Folded, ...]:
     return tuple(folded)
 
 
-def foldable(net: fx.GraphModule, table: Table) -> dict[str, str]:
-    """The norm that folds into each layer, by paths: neither shares a parameter with anything."""
-    shared = _shared(net)
-    pairs = {row.name: row.norm for row in table.rows if row.norm is not None}
-
-    def alone(path: str) -> bool:
-        return not any(id(p) in shared for p in net.get_submodule(path).parameters())
-
-    return {layer: norm for layer, norm in pairs.items() if alone(layer) and alone(norm)}
+def foldable(table: Table) -> dict[str, str]:
+    """The norm that folds into each layer, by paths."""
+    return {row.name: row.norm for row in table.rows if row.norm is not None}
 
 
 @torch.no_grad()
@@ -115,33 +106,6 @@ def unfold_norms(
                 _append(net.graph, node, fold.norm)
     net.graph.lint()
     net.recompile()
-
-
-def keep_channels(module: nn.Module, channels: Tensor) -> None:
-    """Cuts a norm over positions or a PReLU: all that they hold has one entry a channel."""
-    for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        if value.dim() == 1:
-            replace_tensor(module, name, value.detach()[channels.to(value.device)])
-    for name in ("num_features", "num_parameters"):
-        if name in vars(module):
-            setattr(module, name, len(channels))
-
-
-def replace_tensor(module: nn.Module, name: str, value: Tensor) -> None:
-    """Puts a copy of `value` in the place of a parameter or buffer of `module`."""
-    old = getattr(module, name)
-    if isinstance(old, nn.Parameter):
-        module.register_parameter(name, nn.Parameter(value.clone(), old.requires_grad))
-    else:
-        setattr(module, name, value.clone())
-
-
-def _shared(net: fx.GraphModule) -> set[int]:
-    """The parameters that are known under several names or read by the graph itself."""
-    names = Counter(id(p) for _, p in net.named_parameters(remove_duplicate=False))
-    read = {node.target for node in net.graph.nodes if node.op == "get_attr"}
-    direct = {id(p) for name, p in net.named_parameters(remove_duplicate=False) if name in read}
-    return {key for key, count in names.items() if count > 1} | direct
 
 
 def _fold(layer: Any, norm: Any) -> None:

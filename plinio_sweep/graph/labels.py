@@ -58,7 +58,7 @@ class Labelling:
     real: dict[fx.Node, Any] = field(default_factory=dict)  # what the net computes
     constant: set[fx.Node] = field(default_factory=set)  # depends on no input
     unknown: set[fx.Node] = field(default_factory=set)  # froze what it reads
-    excluded: set[Path] = field(default_factory=set)  # modules that the user leaves alone
+    fixed: dict[Path, str] = field(default_factory=dict)  # why a module must stay as it is
     calls: list[Call] = field(default_factory=list)
 
     def roots(self, node: fx.Node) -> Any:
@@ -259,8 +259,8 @@ class _Labeller:
         own = {*dict(module.named_parameters()), *dict(module.named_buffers())}
         plain = own.issuperset(_declared(module))
         if self.frozen(name):
-            self.found.excluded.add(name)
-            self._freeze_inputs(node, f"excluded ({name})")
+            self.found.fixed[name] = f"excluded ({name})"
+            self._freeze_inputs(node, self.found.fixed[name])
         if hooked or not plain:
             self._freeze_inputs(node, f"hooks or parametrizations on {name}")
             return self._other(node, module)
@@ -344,8 +344,9 @@ class _Labeller:
             others = [users[id(p)] for p in parameters if id(p) in users]
             for other in others:
                 why = f"{other.name} and {call.name} share a parameter"
-                self._freeze_call(other, why)
-                self._freeze_call(call, why)
+                for one in (other, call):
+                    self._freeze_call(one, why)
+                    self.found.fixed.setdefault(one.name, why)
             if others:
                 call.repeat = 1
                 rest = [p for p in parameters if id(p) not in users]

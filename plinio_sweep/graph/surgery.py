@@ -6,12 +6,11 @@ import operator
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from plinio_sweep.graph import operations as ops
-from plinio_sweep.graph.fold import keep_channels, replace_tensor
+from plinio_sweep.graph.layers import keep_channels, keep_rows
 from plinio_sweep.graph.nodes import is_metadata, is_shape, tensors
-from plinio_sweep.graph.quantized import is_quantized
 from plinio_sweep.graph.shapes import Gather, Reshape, plan
 from plinio_sweep.graph.table import Analysis
 
@@ -83,7 +82,7 @@ def _cut_modules(net: fx.GraphModule, analysis: Analysis, live: Tensor) -> None:
             continue
         if row.norm is not None:
             keep_channels(net.get_submodule(row.norm), rows)
-        _cut_layer(module, rows, None if row.spec.depthwise else columns)
+        keep_rows(module, rows, None if row.spec.depthwise else columns)
 
 
 def _count_features(net: fx.GraphModule, analysis: Analysis, live: Tensor) -> None:
@@ -93,28 +92,6 @@ def _count_features(net: fx.GraphModule, analysis: Analysis, live: Tensor) -> No
         if ops.instance_of(module, ops.INSTANCE_NORMS) and not tensors(vars(module)):
             alive = live[analysis.labels[node]]
             cast(Any, module).num_features = int(alive.movedim(1, 0).flatten(1)[:, 0].sum())
-
-
-def _cut_layer(module: Any, rows: Tensor, columns: Tensor | None) -> None:
-    weight = module.weight.detach().index_select(0, rows.to(module.weight.device))
-    grouped = columns is None or getattr(module, "groups", 1) > 1
-    if not grouped and columns is not None:
-        weight = weight.index_select(1, columns.to(weight.device))
-    replace_tensor(module, "weight", weight)
-    if module.bias is not None:
-        replace_tensor(module, "bias", module.bias.detach()[rows.to(weight.device)])
-    if is_quantized(module):
-        for name in ("w_bits", "log_span"):
-            if getattr(module, name) is not None:
-                replace_tensor(module, name, getattr(module, name).detach()[rows.to(weight.device)])
-    if isinstance(module, nn.Linear):
-        module.in_features, module.out_features = weight.shape[1], weight.shape[0]
-        return
-    module.out_channels = weight.shape[0]
-    if columns is None:
-        module.in_channels = module.groups = weight.shape[0]
-    elif not grouped:
-        module.in_channels = weight.shape[1]
 
 
 def _reshape(graph: fx.Graph, step: Reshape, source: fx.Node) -> fx.Node:

@@ -6,7 +6,7 @@ Labels of the table count from 1 and are contiguous in a group; 0 is every chann
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from plinio_sweep.graph.labels import Call, Labelling, label
 from plinio_sweep.graph.nodes import is_metadata, operation_name, tensor_map, tensors
 from plinio_sweep.graph.quantized import is_quantized
 from plinio_sweep.graph.shapes import plan
+from plinio_sweep.graph.taps import Kernel, kernels_of
 from plinio_sweep.graph.trace import Inputs, as_inputs, location, trace
 
 
@@ -78,12 +79,13 @@ class ChannelGroup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """Every layer with its channels, and every group of channels."""
+    """Every layer with its channels, every group of channels, and every kernel along one axis."""
 
     rows: tuple[Row, ...]
     groups: tuple[ChannelGroup, ...]
     size: int  # number of labels, 0 included
     keep: tuple[Tensor, ...]  # sets of labels of which one at least must live
+    kernels: tuple[Kernel, ...] = ()
 
     def counts(self) -> Tensor:
         """`(2R, L)` how often each label is an input and an output of each row, in turns."""
@@ -101,8 +103,7 @@ class Table:
 
     def __str__(self) -> str:
         """What `plinio-sweep check` prints."""
-        header = ("group", "channels", "made by", "read by", "decision")
-        lines = [header] + [
+        groups = [("group", "channels", "made by", "read by", "decision")] + [
             (
                 group.name,
                 str(group.channels),
@@ -112,11 +113,18 @@ class Table:
             )
             for group in self.groups
         ]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        )
+        kernels = [("kernel", "taps", "decision")] + [
+            (kernel.name, str(kernel.taps), str(kernel)) for kernel in self.kernels
+        ]
+        return "\n\n".join(_aligned(lines) for lines in (groups, kernels) if len(lines) > 1)
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,7 +252,7 @@ def _tabulate(net: fx.GraphModule, found: Labelling) -> tuple[Table, Tensor]:
         _row(net, call, norms.get(call.node), final, branches[call.node]) for call in calls
     )
     keep = _keep(found, rows, final)
-    return Table(rows, tuple(groups + frozen), size, keep), final
+    return Table(rows, tuple(groups + frozen), size, keep, kernels_of(net, found)), final
 
 
 def _components(calls: list[Call], names: Tensor) -> list[list[int]]:
@@ -278,7 +286,8 @@ def _fold(net: fx.GraphModule, found: Labelling) -> tuple[list[Call], dict[str, 
     """The calls without the norms that fold into the layer before them, and these norms.
 
     A norm folds where each of its calls directly follows one layer, and each call of that layer is
-    followed by it: a block that is called twice folds, too. What is excluded is left alone.
+    followed by it: a block that is called twice folds, too. What is excluded or shares a
+    parameter stays as it is.
     """
     nodes = {node.name: node for node in net.graph.nodes}
     layers = {c.node: c for c in found.calls if c.op in ("conv", "linear")}
@@ -294,7 +303,7 @@ def _fold(net: fx.GraphModule, found: Labelling) -> tuple[list[Call], dict[str, 
     folded = {
         norm
         for (norm, layer), n in pairs.items()
-        if n == calls[norm] == calls[layer] and found.excluded.isdisjoint((norm, layer))
+        if n == calls[norm] == calls[layer] and found.fixed.keys().isdisjoint((norm, layer))
     }
     norms = {before[c.node].node: c.name for c in found.calls if c.name in folded}
     return [call for call in found.calls if call.name not in folded], norms

@@ -202,7 +202,7 @@ class MPS(Search):
     # -- opening --------------------------------------------------------------------------------
 
     def _open(self, analysis: Analysis) -> None:
-        self._norms = foldable(self.net, self.table)
+        self._norms = foldable(self.table)
         for layer, norm in self._norms.items():
             bypass(self.net, norm)
             _hold_bias(self.net.get_submodule(layer))

@@ -1,4 +1,4 @@
-"""PIT: pruning in time, channels by trainable masks.
+"""PIT: pruning in time, channels and taps by trainable masks.
 
 Every free label `c` of the table (a set of channels that live and die together) has one parameter
 `alpha_c`, 1 at the start. With `H(z) = 1 if z > 0.5 else 0` (gradient 1),
@@ -14,7 +14,22 @@ removed. With `gate="consumer"` it multiplies the columns of the weights that re
 channel itself goes on, and may come back. In both the columns are masked, so that what happens
 between producer and consumer (a sigmoid, a shift) can't leak a removed channel.
 
-Shapes: `L` labels of the table with 0 (always live), `O` rows and `I` columns of a weight.
+The `K` taps of a kernel along one axis that steps by one have two more sets of parameters: the
+receptive field has `beta_d`, `0 < d < K`, the dilation `gamma_i`, `0 <= i < log2(K) - 1`, all 1 at
+the start. A tap `d` positions before the last one has
+
+    f_d = sum_{e >= d} |beta_e|              1 for d = 0
+    g_d = sum_{i: 2^i divides d} |gamma_i|   1 where the largest power of two below K divides d
+    t_d = f_d / max(f_d, 1) g_d / max(g_d, 1)    the cost's number of taps, summed over d
+    m_d = H(f_d) H(g_d)                      the mask in the forward pass
+
+with no gradient through the maxima. For kernels of `2^n + 1` taps the masks are the published ones;
+distances count from the last tap, which both sets keep, so that every `K` works. The cost is `K` at
+the start, with the published gradient for every tap that may go, and it is the true number of taps
+wherever parameters are 0 or 1.
+
+Shapes: `L` labels of the table with 0 (always live), `O` rows and `I` columns of a weight, `T` taps
+of all kernels that are searched, one kernel after another.
 
 References:
     Risso et al., "Lightweight Neural Architecture Search for Temporal Convolutional Networks at the
@@ -25,7 +40,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -34,6 +49,7 @@ from torch import Tensor, fx, nn
 from costs import LayerSpec, params, ste
 from plinio_sweep.graph.surgery import cut
 from plinio_sweep.graph.table import Analysis, Row
+from plinio_sweep.graph.taps import Kernel, keep_taps
 from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.methods.search import Costs, Search, Shapes, Theta, given
 
@@ -46,18 +62,30 @@ class PITSettings:
     """Settings of `PIT` in a plan.
 
     Args:
+        channels: Whether channels can be removed.
+        kernel: Whether taps of kernels along one axis can be removed.
         gate: Where a mask acts: "norm" as published, "consumer" lets removed channels return.
     """
 
     name: ClassVar[str] = "pit"
+    channels: bool = True
+    kernel: bool = True
     gate: Gate = "norm"
 
     def __post_init__(self) -> None:
-        _check_gate(self.gate)
+        if not self.channels and not self.kernel:
+            raise ValueError(
+                "One of `channels` and `kernel` must be true at least, but both are false; leave "
+                "one out for its default."
+            )
+        if self.gate not in GATES:
+            raise ValueError(
+                f"`gate` must be among {GATES}, but got gate={self.gate!r}; choose one of them."
+            )
 
     def open(self, net: nn.Module, example: Inputs | Shapes, cost: Costs = params) -> PIT:
         """The search of these settings over `net`, for an example or for input shapes."""
-        return PIT(net, cost, **given(example), gate=self.gate)
+        return PIT(net, cost, **given(example), **asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +99,7 @@ class _Mask:
 
 @final
 class PIT(Search):
-    """A net whose channels can be removed.
+    """A net whose channels and taps can be removed.
 
     Args:
         net: The seed; it is copied, never changed.
@@ -80,6 +108,8 @@ class PIT(Search):
         input_example: An input, or the tuple of all inputs, instead of `input_shape`.
         exclude_names: Paths of modules to be left alone.
         exclude_types: Classes of modules to be left alone.
+        channels: Whether channels can be removed.
+        kernel: Whether taps of kernels along one axis can be removed.
         gate: Where a mask acts: "norm" as published, "consumer" lets removed channels return.
 
     Example:
@@ -99,9 +129,11 @@ class PIT(Search):
         input_example: Any = None,
         exclude_names: Collection[str] = (),
         exclude_types: tuple[type, ...] = (),
+        channels: bool = True,
+        kernel: bool = True,
         gate: Gate = "norm",
     ) -> None:
-        self.gate = _check_gate(gate)
+        self.settings = PITSettings(channels=channels, kernel=kernel, gate=gate)
         super().__init__(
             net,
             cost,
@@ -111,24 +143,37 @@ class PIT(Search):
             exclude_types=exclude_types,
         )
 
-    _where: Tensor  # labels of all masks, one after another
+    _where: Tensor  # labels of all masks, and taps behind the last label, one after another
     _keep: Tensor  # `(S, M)` decisions of which one a row must live
     _counts: Tensor  # `(2R, L)` how often each label is an input and an output of each row
 
     def _open(self, analysis: Analysis) -> None:
         first = next((p for p in self.net.parameters() if p.is_floating_point()), torch.zeros(()))
         size = analysis.table.size
-        self.decisions["channels"] = nn.Parameter(first.new_ones(size - 1))
+        if self.settings.channels:
+            self.decisions["channels"] = nn.Parameter(first.new_ones(size - 1))
+        self._open_kernels(first)
         self._masks, where = self._plan_masks()
         self._sizes = [len(labels) for labels in where]
         none = torch.zeros(0, dtype=torch.long)
         self._hold("_where", torch.cat([none, *where]), first.device)
-        self._hold("_keep", _padded(analysis.table.keep), first.device)
-        # Row by row, how often each label counts: one product gives all channel counts.
-        sides = [labels for row in analysis.table.rows for labels in (row.cin, row.cout)]
-        counts = [torch.bincount(labels, minlength=size) for labels in sides]
-        stacked = torch.stack(counts) if counts else torch.zeros(0, size, dtype=torch.long)
-        self._hold("_counts", stacked, first.device)
+        self._hold("_keep", analysis.table.keep_index() - 1, first.device)
+        self._hold("_counts", analysis.table.counts(), first.device)
+
+    def _open_kernels(self, first: Tensor) -> None:
+        kernels = self.table.kernels if self.settings.kernel else ()
+        self._kernels = tuple(kernel for kernel in kernels if kernel.frozen is None)
+        if not self._kernels:
+            return
+        for name, sums in (("field", _field_sums), ("dilation", _dilation_sums)):
+            parts = [sums(kernel) for kernel in self._kernels]
+            # `(T, 1 + N)`: which decisions make up each tap; the first column is a constant 1.
+            always = torch.cat([part[:, :1] for part in parts])
+            # torch leaves `block_diag` untyped
+            own = torch.block_diag(*[part[:, 1:] for part in parts])  # type: ignore[no-untyped-call]
+            matrix = torch.cat([always, own], 1)
+            self._hold(f"_{name}", matrix.to(first.dtype), first.device)
+            self.decisions[name] = nn.Parameter(first.new_ones(matrix.shape[1] - 1))
 
     def _hold(self, name: str, value: Tensor, device: torch.device) -> None:
         # Not persistent: it follows from the table, and a checkpoint holds no more than it must.
@@ -147,16 +192,23 @@ class PIT(Search):
 
         seen: set[tuple[str, int]] = set()
         for row in self.table.rows:
-            if row.spec.op not in ("conv", "linear"):
+            if row.spec.op not in ("conv", "linear") or not self.settings.channels:
                 continue
-            gated = self._gated(row) if self.gate == "norm" else ()
+            gated = self._gated(row) if self.settings.gate == "norm" else ()
             for name in gated:
                 add(name, 0, row.cout, True)
             if not row.spec.depthwise:
                 # Gradient through one of the two ends only: both would count a channel twice.
-                learns = self.gate == "consumer" or not self._all_gated(row)
+                learns = self.settings.gate == "consumer" or not self._all_gated(row)
                 add(f"{row.name}.weight", 1, row.cin, learns)
+        taps = torch.arange(sum(kernel.taps for kernel in self._kernels)) + self.table.size
+        for kernel, part in zip(self._kernels, torch.split(taps, self._taps), strict=True):
+            add(f"{kernel.name}.weight", 2, part, True)
         return tuple(masks), where
+
+    @property
+    def _taps(self) -> list[int]:
+        return [kernel.taps for kernel in self._kernels]
 
     def _gated(self, row: Row) -> tuple[str, ...]:
         """The tensors that make the channels of `row`, zero where masked."""
@@ -174,7 +226,24 @@ class PIT(Search):
         return bool(torch.isin(row.cin, torch.cat([none, *made])).all())
 
     def theta(self, *, hard: bool = False) -> Theta:
-        """`channels`: `(L,)` in [0, 1], how far each label lives; 1 for label 0."""
+        """How far each channel and tap lives, in [0, 1].
+
+        `channels` is `(L,)` and 1 for label 0; where kernels are searched, `field` and `dilation`
+        are `(T,)`: a tap lives as far as both let it.
+        """
+        found = {"channels": self._channels(hard)}
+        for name in ("field", "dilation") if self._kernels else ():
+            magnitude = self.decisions[name].abs()
+            sums = self.get_buffer(f"_{name}") @ torch.cat([magnitude.new_ones(1), magnitude])
+            if hard:
+                found[name] = (sums > 0.5).to(sums.dtype)
+            else:
+                found[name] = sums / sums.detach().clamp(min=1)
+        return found
+
+    def _channels(self, hard: bool) -> Tensor:
+        if not self.settings.channels:
+            return self.temperature.new_ones(self.table.size)
         magnitude = self.decisions["channels"].abs()
         kept = torch.zeros_like(magnitude)
         if self._keep.numel():
@@ -184,11 +253,15 @@ class PIT(Search):
             live = ((magnitude > 0.5) | (kept > 0)).to(magnitude.dtype)
         else:
             live = torch.where(kept > 0, kept, ste.clamp_max(magnitude, 1.0))
-        return {"channels": torch.cat([magnitude.new_ones(1), live])}
+        return torch.cat([magnitude.new_ones(1), live])
 
     def overrides(self, theta: Theta) -> dict[str, Tensor]:
         """The tensors of the net times their masks."""
-        mask = ste.threshold(theta["channels"], 0.5)[self._where]
+        live = ste.threshold(theta["channels"], 0.5)
+        if self._kernels:
+            taps = ste.threshold(theta["field"], 0.5) * ste.threshold(theta["dilation"], 0.5)
+            live = torch.cat([live, taps])
+        mask = live[self._where]
         changed: dict[str, Tensor] = {}
         tensors = dict(self.net.named_parameters())
         for plan, part in zip(self._masks, torch.split(mask, self._sizes), strict=True):
@@ -199,7 +272,8 @@ class PIT(Search):
         return changed
 
     def layers(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
-        """Every call of every layer with its live channels."""
+        """Every call of every layer with its live channels and taps."""
+        kernels = self._live_taps(theta)
         # Half precision ends at a few hundred channels: counts are summed in single at least.
         live = theta["channels"]
         live = live.to(torch.promote_types(live.dtype, torch.float32))
@@ -210,21 +284,52 @@ class PIT(Search):
                 yield row.spec, certain
                 continue
             groups = cout if row.spec.depthwise else row.spec.groups
-            yield replace(row.spec, cin=cin, cout=cout, groups=groups), certain
+            kernel = kernels.get(row.name, row.spec.kernel)
+            yield replace(row.spec, cin=cin, cout=cout, groups=groups, kernel=kernel), certain
+
+    def _live_taps(self, theta: Theta) -> dict[str, tuple[Tensor]]:
+        """0-dim number of taps of each kernel that is searched."""
+        if not self._kernels:
+            return {}
+        live = theta["field"] * theta["dilation"]
+        live = live.to(torch.promote_types(live.dtype, torch.float32))
+        parts = zip(self._kernels, torch.split(live, self._taps), strict=True)
+        return {kernel.name: (part.sum(),) for kernel, part in parts}
+
+    def kernels(self, theta: Theta) -> Mapping[str, range]:
+        """The taps that hard `theta` keeps of each kernel that is searched."""
+        kept = {}
+        for name, (field, step) in self._fields(theta).items():
+            last = next(kernel.taps for kernel in self._kernels if kernel.name == name) - 1
+            kept[name] = range(last - (field - 1) // step * step, last + 1, step)
+        return kept
+
+    def _fields(self, theta: Theta) -> dict[str, list[int]]:
+        """Of each kernel, taps from the first live one to the last, and the step between two."""
+        if not self._kernels:
+            return {}
+        field, dilation = (
+            torch.split(theta[name].cpu() > 0.5, self._taps) for name in ("field", "dilation")
+        )
+        return {
+            kernel.name: [int(live.sum()), kernel.taps - 1 - int(comb[:-1].nonzero()[-1])]
+            for kernel, live, comb in zip(self._kernels, field, dilation, strict=True)
+        }
 
     def _cut(self, analysis: Analysis, theta: Theta) -> fx.GraphModule:
-        return cut(analysis, theta["channels"].cpu() > 0.5)
+        net = cut(analysis, theta["channels"].cpu() > 0.5)
+        keep_taps(net, self.kernels(theta))
+        return net
 
     def encode(self, theta: Theta) -> dict[str, Any]:
-        """Which labels live, by group."""
+        """Which labels live, by group, and field and step of each kernel."""
         live = theta["channels"].cpu() > 0.5
-        return {
-            "channels": {
-                group.name: live[group.labels.start : group.labels.stop].nonzero()[:, 0].tolist()
-                for group in self.table.groups
-                if group.labels
-            }
+        channels = {
+            group.name: live[group.labels.start : group.labels.stop].nonzero()[:, 0].tolist()
+            for group in self.table.groups
+            if group.labels
         }
+        return {"channels": channels, "kernels": self._fields(theta)}
 
     def decode(self, decisions: Mapping[str, Any]) -> Theta:
         """The hard decisions that `encode` wrote.
@@ -232,33 +337,58 @@ class PIT(Search):
         Raises:
             ValueError: When they belong to another net.
         """
-        live = torch.zeros_like(self.theta(hard=True)["channels"])
-        live[0] = 1
-        chosen = decisions["channels"]
-        groups = {group.name: group.labels for group in self.table.groups if group.labels}
-        if set(chosen) != set(groups):
+        channels = decisions["channels"]
+        kernels = decisions.get("kernels", {})
+        groups = {group.name: len(group.labels) for group in self.table.groups if group.labels}
+        taps = {kernel.name: kernel.taps for kernel in self._kernels}
+        if set(channels) != set(groups) or set(kernels) != set(taps):
             raise ValueError(
-                f"Stored decisions must fit the groups of the net, {sorted(groups)}, but hold "
-                f"{sorted(chosen)}; use the net that they were made for."
+                f"Stored decisions must fit the groups and kernels of the net, {sorted(groups)} "
+                f"and {sorted(taps)}, but hold {sorted(channels)} and {sorted(kernels)}; use the "
+                f"net that they were made for."
             )
-        for name, labels in groups.items():
-            if any(not 0 <= index < len(labels) for index in chosen[name]):
+        now = self.theta(hard=True)
+        live = torch.zeros_like(now["channels"])
+        live[0] = 1
+        for group in self.table.groups:
+            chosen = channels.get(group.name, []) if group.labels else []
+            if any(not 0 <= index < len(group.labels) for index in chosen):
                 raise ValueError(
-                    f"Stored channels of {name!r} must be below {len(labels)}, but are "
-                    f"{chosen[name]}; use the net that they were made for."
+                    f"Stored channels of {group.name!r} must be below {len(group.labels)}, but are "
+                    f"{chosen}; use the net that they were made for."
                 )
-            live[[labels.start + index for index in chosen[name]]] = 1
-        return {"channels": live}
+            live[[group.labels.start + index for index in chosen]] = 1
+        return {"channels": live, **self._decoded(kernels, live)}
+
+    def _decoded(self, kernels: Mapping[str, Any], like: Tensor) -> Theta:
+        """`field` and `dilation` of stored kernels; nothing where none is searched."""
+        parts = []
+        for kernel in self._kernels:
+            field, step = kernels[kernel.name]
+            if not 1 <= field <= kernel.taps or step not in kernel.steps:
+                raise ValueError(
+                    f"Stored taps of {kernel.name!r} must be 1 to {kernel.taps} in steps among "
+                    f"{kernel.steps}, but are {field} in steps of {step}; use the net that they "
+                    f"were made for."
+                )
+            before = torch.arange(kernel.taps).flip(0)
+            parts.append(torch.stack([before < field, before % step == 0]))
+        if not parts:
+            return {}
+        field, dilation = torch.cat(parts, 1).to(like).unbind()
+        return {"field": field, "dilation": dilation}
 
 
-def _padded(keep: tuple[Tensor, ...]) -> Tensor:
-    """`(S, M)` indices of the decisions in each set, its first one repeated to full length."""
-    longest = max((len(labels) for labels in keep), default=0)
-    rows = [torch.cat([labels, labels[:1].expand(longest - len(labels))]) - 1 for labels in keep]
-    return torch.stack(rows) if rows else torch.zeros(0, 0, dtype=torch.long)
+def _field_sums(kernel: Kernel) -> Tensor:
+    """`(K, K)`: the constant and the `beta_d` that make up each tap."""
+    taps = torch.arange(kernel.taps)
+    before = taps.flip(0)[:, None]
+    return torch.where(before > 0, taps >= before, taps == 0).float()
 
 
-def _check_gate(gate: Gate) -> Gate:
-    if gate not in GATES:
-        raise ValueError(f"`gate` must be among {GATES}, but got {gate=}; choose one of them.")
-    return gate
+def _dilation_sums(kernel: Kernel) -> Tensor:
+    """`(K, len(steps))`: the constant and the `gamma_i` that make up each tap."""
+    before = torch.arange(kernel.taps).flip(0)[:, None]
+    divides = (before % torch.tensor(kernel.steps) == 0).float()
+    always = divides[:, -1:]
+    return torch.cat([always, divides[:, :-1] * (1 - always)], 1)

@@ -36,6 +36,10 @@ class LayerChoice:
     seed_outputs: int
     w_bits: Mapping[int, int] | None = None  # how many outputs have each bit-width
     x_bits: int | None = None  # of the input
+    taps: int = 0  # of a kernel along one axis; 0 where there is none
+    dilation: int = 0
+    seed_taps: int = 0
+    seed_dilation: int = 0
 
 
 Architecture = Mapping[str, LayerChoice]
@@ -126,6 +130,10 @@ class Search(nn.Module, ABC):
     def sample(self) -> None:
         """Draws what is random in `theta`, which keeps it until the next draw: nothing here."""
 
+    def kernels(self, theta: Theta) -> Mapping[str, range]:
+        """The taps that hard `theta` keeps of each kernel that is searched: none are here."""
+        return {}
+
     def forward(self, *inputs: Tensor, theta: Theta | None = None) -> Any:
         """What the net computes at `theta`, or at a new sample of the decisions as they stand."""
         if theta is None:
@@ -194,6 +202,7 @@ class Search(nn.Module, ABC):
         """What each layer would come to if the search ended now."""
         hard = self.theta(hard=True) if theta is None else theta
         found: dict[str, LayerChoice] = {}
+        kernels = self._kernel_choices(self.kernels(hard))
         for (spec, probability), row in zip(self.layers(hard), self.table.rows, strict=True):
             known = row.name in found or not bool(probability)  # a branch that is not taken
             if row.spec.op in ("conv", "linear") and not known:
@@ -202,8 +211,21 @@ class Search(nn.Module, ABC):
                     outputs=_count(spec.cout),
                     seed_inputs=len(row.cin),
                     seed_outputs=len(row.cout),
+                    **kernels.get(row.name, {}),
                 )
         return found
+
+    def _kernel_choices(self, kept: Mapping[str, range]) -> dict[str, dict[str, Any]]:
+        return {
+            kernel.name: {
+                "taps": len(taps),
+                "dilation": kernel.dilation * taps.step,
+                "seed_taps": kernel.taps,
+                "seed_dilation": kernel.dilation,
+            }
+            for kernel in self.table.kernels
+            for taps in [kept.get(kernel.name, range(kernel.taps))]
+        }
 
     @torch.no_grad()
     def export(self, theta: Theta | None = None, *, check: bool = True) -> fx.GraphModule:

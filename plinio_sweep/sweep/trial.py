@@ -177,19 +177,27 @@ def _measure(
 
 
 def _layers(outcomes: list[StageOutcome]) -> dict[str, dict[str, int]]:
-    """Widths of each layer at the end beside those of the first seed that had it."""
+    """What each layer is at the end beside what it was in the first seed that had it."""
     if not outcomes:
         return {}
     first, last = outcomes[0].layers, outcomes[-1].layers
-    return {
-        name: {
+    found: dict[str, dict[str, int]] = {}
+    for name, choice in last.items():
+        seed = first.get(name, choice)
+        found[name] = {
             "in": choice.inputs,
             "out": choice.outputs,
-            "seed_in": first.get(name, choice).seed_inputs,
-            "seed_out": first.get(name, choice).seed_outputs,
+            "seed_in": seed.seed_inputs,
+            "seed_out": seed.seed_outputs,
         }
-        for name, choice in last.items()
-    }
+        if choice.taps:
+            found[name] |= {
+                "taps": choice.taps,
+                "dilation": choice.dilation,
+                "seed_taps": seed.seed_taps,
+                "seed_dilation": seed.seed_dilation,
+            }
+    return found
 
 
 # -- files --------------------------------------------------------------------------------------

@@ -316,6 +316,33 @@ TABLES: dict[str, tuple[str, ...]] = {
         "conv2 5: conv2 > fc",
         "fc 3: fc > - | network output",
     ),
+    "Paddings": (
+        "number 6: number > same",
+        "same 5: same > wide",
+        "wide 5: wide > valid",
+        "valid 4: valid > none",
+        "none 4: none > fc",
+        "fc 3: fc > - | network output",
+    ),
+    "PaddingModes": (
+        "reflect 6: reflect > replicate",
+        "replicate 5: replicate > circular",
+        "circular 5: circular > short",
+        "short 4: short > fc",
+        "fc 3: fc > - | network output",
+    ),
+    "PaddedBefore": (
+        "one 5: one two > two three",
+        "three 6: three > four",
+        "four 4: four > fc",
+        "fc 3: fc > - | network output",
+    ),
+    "Temporal": (
+        "strided 4: strided > fc",
+        "stem 6: stem depthwise point twice > point twice grouped | 2 groups in grouped",
+        "grouped 4: grouped > strided | 2 groups in grouped",
+        "fc 3: fc > - | network output",
+    ),
     "UNet": (
         "down1 5: down1 > down2 merge",
         "down2 6: down2 bottom > bottom merge",
@@ -398,7 +425,49 @@ FOLDED: dict[str, set[str]] = {
     "FunctionalDropout": {"one.1", "two.1"},
     "SeveralInputs": {"conv.1"},
     "Causal": {"norm"},
+    "Paddings": {"norm"},
+    "Temporal": {"norm"},
     "UNet": {"norm2"},
     "Volumes": {"norm1"},
     "Words": {"norm"},
+}
+
+# Kernels along one axis: name, what may become of it.
+KERNELS: dict[str, tuple[str, ...]] = {
+    "Causal": ("conv1 1 to 3 taps, dilation 1 2", "conv2 1 to 3 taps, dilation 2 4"),
+    "Paddings": (
+        "number 1 to 5 taps, dilation 1 2 4",
+        "same 1 to 4 taps, dilation 2 4",
+        "wide 1 to 3 taps, dilation 1 2",
+        "valid 1 to 6 taps, dilation 2 4 8",
+        "none 1 to 2 taps, dilation 1",
+    ),
+    "PaddingModes": (
+        "reflect 1 to 7 taps, dilation 1 2 4",
+        "replicate 1 to 4 taps, dilation 1 2",
+        "circular 1 to 5 taps, dilation 1 2 4",
+        "short 1 to 8 taps, dilation 1 2 4",
+    ),
+    "PaddedBefore": (
+        "one 1 to 5 taps, dilation 1 2 4",
+        "two 1 to 3 taps, dilation 2 4",
+        "three 1 to 5 taps, dilation 1 2 4",
+        "four 1 to 9 taps, dilation 1 2 4 8",
+    ),
+    "Temporal": (
+        "stem 1 to 7 taps, dilation 1 2 4",
+        "depthwise 1 to 9 taps, dilation 1 2 4 8",
+        "point frozen: a single tap",
+        "twice 1 to 5 taps, dilation 1 2 4",
+        "grouped 1 to 4 taps, dilation 1 2",
+        "strided frozen: stride 2 in strided",
+    ),
+    "UNet": (
+        "down1 1 to 3 taps, dilation 1 2",
+        "down2 frozen: stride 2 in down2",
+        "bottom 1 to 3 taps, dilation 1 2",
+        "merge 1 to 3 taps, dilation 1 2",
+        "last frozen: a single tap",
+    ),
+    "Words": ("conv 1 to 3 taps, dilation 1 2",),
 }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import plinio_sweep.graph.table as table_module
 from plinio_sweep.graph.table import ChannelGroup, analyse_graph, analyze
 from plinio_sweep.graph.trace import trace
-from tests.graph.expected import FOLDED, TABLES
+from tests.graph.expected import FOLDED, KERNELS, TABLES
 from tests.nets import CASES, Case
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -44,6 +44,8 @@ class TestZoo:
         _, table = analyze(case.build(), case.inputs())
         assert [described(group) for group in table.groups] == list(TABLES[case.name])
         assert {row.norm for row in table.rows} - {None} == FOLDED.get(case.name, set())
+        kernels = tuple(f"{kernel.name} {kernel}" for kernel in table.kernels)
+        assert kernels == KERNELS.get(case.name, ())
 
     def test_labels_are_contiguous_and_in_the_rows(self, case: Case) -> None:
         _, table = analyze(case.build(), case.inputs())
@@ -60,11 +62,14 @@ class TestZoo:
     def test_the_printed_table_is_the_same_every_time(self, case: Case) -> None:
         first = str(analyze(case.build(), case.inputs())[1])
         assert first == str(analyze(case.build(seed=3), case.inputs(3, seed=4))[1])
-        lines = first.splitlines()
+        groups, _, kernels = first.partition("\n\n")
+        lines = groups.splitlines()
         assert lines[0].split() == ["group", "channels", "made", "by", "read", "by", "decision"]
         assert len(lines) == 1 + len(TABLES[case.name])
         for line, expected in zip(lines[1:], TABLES[case.name], strict=True):
             assert ("frozen: " in line) == (" | " in expected)
+        words = [line.split(maxsplit=2)[::2] for line in kernels.splitlines()[1:]]
+        assert [" ".join(pair) for pair in words] == list(KERNELS.get(case.name, ()))
 
     def test_the_net_and_the_random_state_are_left_alone(self, case: Case) -> None:
         net = case.build().train()

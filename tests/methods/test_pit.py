@@ -4,7 +4,7 @@ import copy
 import doctest
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,25 +14,56 @@ import plinio_sweep.methods.pit as pit_module
 from costs import macs, params, size_bits
 from plinio_sweep.graph.nodes import tensors
 from plinio_sweep.methods.pit import GATES, PIT, Gate, PITSettings
+from plinio_sweep.methods.search import Search
 from tests.contract.method_contract import MethodContract, assert_close, outputs
+from tests.graph.expected import KERNELS
 from tests.nets import CASES, NETS, Case
 from tests.zoo.images import Head
 
 IMAGE = (3, 8, 8)
 
 
-class TestNormGate(MethodContract):
+class PITContract(MethodContract):
+    """The suite, with taps where their cost is smooth: sums of their decisions below one."""
+
+    @torch.no_grad()
+    def draw_smooth(self, search: Search) -> None:
+        super().draw_smooth(search)
+        for name in {"field", "dilation"} & set(search.decisions):
+            search.decisions[name].mul_(0.1)
+
+
+class TestNormGate(PITContract):
     @pytest.fixture
     def settings(self) -> PITSettings:
         return PITSettings(gate="norm")
 
 
-class TestConsumerGate(MethodContract):
+class TestConsumerGate(PITContract):
     draws = 2
 
     @pytest.fixture
     def settings(self) -> PITSettings:
         return PITSettings(gate="consumer")
+
+
+class TestKernelsAlone(PITContract):
+    cases = tuple(NETS[name] for name in (*KERNELS, "Residual"))
+    compiled = ("PaddedBefore",)
+
+    @pytest.fixture
+    def settings(self) -> PITSettings:
+        return PITSettings(channels=False)
+
+
+class TestChannelsAlone(PITContract):
+    cases = tuple(NETS[name] for name in ("chain", "PaddedBefore", "Temporal"))
+    compiled = ("PaddedBefore",)
+    draws = 2
+
+    @pytest.fixture
+    def settings(self) -> PITSettings:
+        return PITSettings(kernel=False)
 
 
 def searched(name: str, cost: Any = params, **given: Any) -> PIT:
@@ -98,8 +129,9 @@ def test_open_masks_change_no_bit_and_have_finite_gradients(case: Case, gate: Ga
     search = PIT(case.build(), params, input_example=case.inputs(), gate=gate)
     overrides = search.overrides(search.theta())
     assert all(torch.equal(value, search.net.get_parameter(n)) for n, value in overrides.items())
-    assert bool(overrides) == (search.table.size > 1)
-    if overrides:
+    free = any(kernel.frozen is None for kernel in search.table.kernels)
+    assert bool(overrides) == (search.table.size > 1 or free)
+    if search.table.size > 1:
         assert bool(torch.isfinite(task_gradient(search, case)).all())
 
 
@@ -218,6 +250,105 @@ def test_an_unknown_cost_is_refused_in_one_sentence(cost: Any, name: str, known:
     )
 
 
+# -- taps -------------------------------------------------------------------------------------
+
+
+def signal(kernel: int, **given: Any) -> PIT:
+    """Two convolutions over time, of which the first is searched."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(3, 4, kernel, **given), nn.ReLU(), nn.Conv1d(4, 2, 1)).eval()
+    return PIT(net, macs, input_shape=(3, 24))
+
+
+@torch.no_grad()
+def decide_taps(search: PIT, field: list[float], dilation: list[float]) -> None:
+    search.decisions["field"].copy_(torch.tensor(field))
+    search.decisions["dilation"].copy_(torch.tensor(dilation))
+
+
+@pytest.mark.parametrize(
+    ("field", "dilation", "live"),
+    [
+        ([1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ([1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1, 1]),
+        ([1, 1, 1, 1, 1, 1, 1, 1], [0, 1, 1], [1, 0, 1, 0, 1, 0, 1, 0, 1]),
+        ([1, 1, 1, 1, 1, 1, 1, 1], [0.2, 0.2, 0.2], [1, 0, 0, 0, 1, 0, 0, 0, 1]),
+        ([1, 1, 1, 1, 1, 0, 0, 0], [0, 0, 1], [0, 0, 0, 0, 1, 0, 0, 0, 1]),
+        ([0.2, 0.2, 0.2, 0.2, 0, 0, 0, 0], [1, 1, 1], [0, 0, 0, 0, 0, 0, 1, 1, 1]),
+        ([0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    ],
+)
+def test_masks_of_taps_are_those_of_the_paper(
+    field: list[float], dilation: list[float], live: list[int]
+) -> None:
+    search = signal(9)
+    decide_taps(search, field, dilation)
+    weight, masked = search.net.get_parameter("0.weight"), search.overrides(search.theta())
+    expected = weight * torch.tensor(live, dtype=torch.float32)
+    assert torch.equal(masked["0.weight"], expected)
+
+
+def test_the_gradient_of_the_cost_is_the_published_one_at_the_start() -> None:
+    search = signal(5)
+    search.get_cost().backward()
+    per_tap = search.get_cost().item() / (5 + 8 / 12)  # 12 weights a tap, 8 of the other layer
+    field, dilation = search.decisions["field"].grad, search.decisions["dilation"].grad
+    assert field is not None
+    assert dilation is not None
+    # Tap d counts the mean of beta_d to beta_4, and of the gammas whose step divides d.
+    means = [sum(1 / (5 - e) for e in range(1, d + 1)) for d in range(1, 5)]
+    assert_close([field / per_tap], [torch.tensor(means)])
+    assert_close([dilation / per_tap], [torch.tensor([1 + 1 + 1 / 2, 1 / 2])])
+
+
+def test_a_removed_tap_may_return_with_either_gate() -> None:
+    for gate in GATES:
+        search = searched("Causal", gate=gate)
+        decide_taps(search, [0.4, 0.0, 0.4, 0.0], [1.0, 1.0])
+        search(*NETS["Causal"].inputs(4)).square().sum().backward()
+        gradient = search.decisions["field"].grad
+        assert gradient is not None
+        assert (gradient[[0, 2]] != 0).all()
+
+
+def test_a_layer_called_twice_has_one_kernel() -> None:
+    search = searched("Temporal", channels=False)
+    twice = next(kernel for kernel in search.table.kernels if kernel.name == "twice")
+    decided = {k.name: [k.taps, 1] for k in search.table.kernels if k.frozen is None}
+    decisions = search.encode(search.theta(hard=True))
+    assert decisions["kernels"] == decided
+    decisions["kernels"]["twice"] = [3, 2]
+    exported = search.export(search.decode(decisions))
+    layer: Any = exported.get_submodule("twice")
+    assert (twice.taps, layer.kernel_size, layer.dilation) == (5, (2,), (2,))
+    assert sum(node.target == "twice" for node in exported.graph.nodes) == 2
+
+
+def test_a_search_goes_on_from_a_dilated_export() -> None:
+    first = signal(9, dilation=2)
+    decide_taps(first, [1] * 8, [0, 1, 1])
+    second = PIT(first.export(), macs, input_shape=(3, 24))
+    (kernel,) = [k for k in second.table.kernels if k.frozen is None]
+    assert (kernel.taps, kernel.dilation, kernel.steps) == (5, 4, (1, 2, 4))
+    decide_taps(second, [1] * 4, [0, 1])
+    layer: Any = second.export().get_submodule("0")
+    assert (layer.kernel_size, layer.dilation) == ((3,), (8,))
+    summary = second.summary()["0"]
+    assert (summary.taps, summary.dilation, summary.seed_taps, summary.seed_dilation) == (
+        3,
+        8,
+        5,
+        4,
+    )
+
+
+def test_kernels_and_channels_are_one_setting_each() -> None:
+    names = {True: {"channels", "field", "dilation"}, False: {"channels"}}
+    for kernel, expected in names.items():
+        assert set(searched("Causal", kernel=kernel).decisions) == expected
+    assert set(searched("Causal", channels=False).decisions) == {"field", "dilation"}
+
+
 # -- arguments --------------------------------------------------------------------------------
 
 
@@ -247,6 +378,20 @@ def test_wrong_arguments_are_refused_in_one_sentence(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("stored", [{}, {"0": [0, 1]}, {"0": [6, 1]}, {"0": [3, 3]}])
+def test_taps_of_another_net_are_refused(stored: dict[str, Any]) -> None:
+    search = signal(5)
+    channels = search.encode(search.theta(hard=True))["channels"]
+    with pytest.raises(ValueError, match="use the net that they were made for") as caught:
+        search.decode({"channels": channels, "kernels": stored})
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_refuse_to_search_nothing() -> None:
+    with pytest.raises(ValueError, match="One of `channels` and `kernel` must be true"):
+        PITSettings(channels=False, kernel=False)
+
+
 def test_settings_refuse_an_unknown_gate() -> None:
     with pytest.raises(ValueError, match="`gate` must be among"):
         PITSettings(gate="both")  # type: ignore[arg-type]
@@ -262,7 +407,7 @@ def test_an_example_and_its_shape_open_the_same_search() -> None:
 @pytest.mark.parametrize(
     ("channels", "words"),
     [
-        ({"0": [0], "3": [0]}, "must fit the groups of the net, ['0', '3', '7']"),
+        ({"0": [0], "3": [0]}, "must fit the groups and kernels of the net, ['0', '3', '7'] and"),
         ({"0": [6], "3": [0], "7": [0]}, "Stored channels of '0' must be below 6, but are [6]"),
     ],
 )
@@ -396,6 +541,40 @@ def test_b19_a_layer_called_twice_has_one_mask_for_both_calls() -> None:
     exported = search.export()
     shared: Any = exported.get_submodule("shared")
     assert (shared.in_channels, shared.out_channels) == (1, 2)
+
+
+@pytest.mark.parametrize("padding", [0, 2, "same"])
+def test_b20_length_and_alignment_stay_when_taps_go(padding: Any) -> None:
+    search = signal(5, padding=padding)
+    decide_taps(search, [1, 1, 0, 0], [1, 1])
+    x = torch.randn(2, 3, 24)
+    exported = search.export()
+    assert cast(Any, exported.get_submodule("0")).kernel_size == (3,)
+    assert_close(outputs(search, (x,)), outputs(exported, (x,)))
+
+
+@pytest.mark.parametrize("kernel", range(2, 18))
+def test_b23_one_tap_survives_whatever_the_kernel(kernel: int) -> None:
+    search = signal(kernel)
+    with torch.no_grad():
+        for name in ("field", "dilation"):
+            search.decisions[name].zero_()
+    weight = search.overrides(search.theta())["0.weight"]
+    assert weight.count_nonzero(2).eq(1).all()
+    assert cast(Any, search.export().get_submodule("0")).kernel_size == (1,)
+
+
+@pytest.mark.parametrize("kernel", range(2, 18))
+def test_b24_the_relaxed_cost_of_taps_is_true_wherever_decisions_are_hard(kernel: int) -> None:
+    search = signal(kernel)
+    assert search.get_cost().item() == search.get_cost(hard=True).item()
+    generator = torch.Generator().manual_seed(kernel)
+    for _ in range(10):
+        with torch.no_grad():
+            for name in ("field", "dilation"):
+                decision = search.decisions[name]
+                decision.copy_(torch.randint(0, 2, decision.shape, generator=generator))
+        assert search.get_cost().item() == search.get_cost(hard=True).item()
 
 
 def test_b21_every_slice_keeps_a_channel() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Causal(nn.Module):
@@ -20,6 +21,74 @@ class Causal(nn.Module):
         x = torch.relu(self.norm(self.conv1(self.pad1(x))))
         x = torch.relu(self.conv2(self.pad2(x)))
         return self.fc(self.pool(x).flatten(1))
+
+
+class Paddings(nn.Module):
+    """Every way to say how much a convolution pads, even kernels among them, `(B, 4, 16)` in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number, self.norm = nn.Conv1d(4, 6, 5, padding=2, bias=False), nn.BatchNorm1d(6)
+        self.same = nn.Conv1d(6, 5, 4, padding="same", dilation=2)
+        self.wide = nn.Conv1d(5, 5, 3, padding=4)
+        self.valid = nn.Conv1d(5, 4, 6, padding="valid", dilation=2)
+        self.none, self.fc = nn.Conv1d(4, 4, 2), nn.Linear(4 * 11, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.number(x)))
+        x = self.wide(torch.relu(self.same(x)))
+        return self.fc(self.none(torch.relu(self.valid(x))).flatten(1))
+
+
+class PaddingModes(nn.Module):
+    """Every way to fill what a convolution pads, `(B, 4, 16)` in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reflect = nn.Conv1d(4, 6, 7, padding=2, padding_mode="reflect")
+        self.replicate = nn.Conv1d(6, 5, 4, padding="same", padding_mode="replicate")
+        self.circular = nn.Conv1d(5, 5, 5, padding=3, padding_mode="circular")
+        self.short = nn.Conv1d(5, 4, 8, padding=1, padding_mode="circular")
+        self.fc = nn.Linear(4 * 11, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.replicate(torch.relu(self.reflect(x)))
+        return self.fc(self.short(torch.relu(self.circular(x))).flatten(1))
+
+
+class PaddedBefore(nn.Module):
+    """Pads by modules, one of them used twice, and by functions, `(B, 4, 16)` in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad, self.mirror = nn.ConstantPad1d((4, 0), 0.5), nn.ReflectionPad1d((3, 1))
+        self.one, self.two = nn.Conv1d(4, 5, 5), nn.Conv1d(5, 5, 3, dilation=2)
+        self.three, self.four = nn.Conv1d(5, 6, 5), nn.Conv1d(6, 4, 9)
+        self.fc = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.one(self.pad(x)))
+        x = x + torch.relu(self.two(self.pad(x)))
+        x = F.relu(self.three(self.mirror(x)))
+        return self.fc(self.four(F.pad(x, (8, 0))).flatten(1))
+
+
+class Temporal(nn.Module):
+    """Long depthwise, grouped, strided and twice called kernels, `(B, 4, 16)` in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv1d(4, 6, 7, padding="same"), nn.BatchNorm1d(6)
+        self.depthwise = nn.Conv1d(6, 6, 9, padding=4, groups=6)
+        self.point, self.twice = nn.Conv1d(6, 6, 1), nn.Conv1d(6, 6, 5, padding=2)
+        self.grouped = nn.Conv1d(6, 4, 4, padding=3, groups=2)
+        self.strided, self.fc = nn.Conv1d(4, 4, 3, stride=2), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        x = x + torch.relu(self.point(self.depthwise(x)))
+        x = torch.relu(self.twice(torch.relu(self.twice(x))))
+        return self.fc(self.strided(torch.relu(self.grouped(x))).mean(2))
 
 
 class UNet(nn.Module):
