@@ -15,8 +15,8 @@ channel itself goes on, and may come back. In both the columns are masked, so th
 between producer and consumer (a sigmoid, a shift) can't leak a removed channel.
 
 The `K` taps of a kernel along one axis that steps by one have two more sets of parameters: the
-receptive field has `beta_d`, `0 < d < K`, the dilation `gamma_i`, `0 <= i < log2(K) - 1`, all 1 at
-the start. A tap `d` positions before the last one has
+receptive field has `beta_d`, `0 < d < K`, the dilation `gamma_i`, `0 <= i < ceil(log2(K)) - 1`, all
+1 at the start. A tap `d` positions before the last one has
 
     f_d = sum_{e >= d} |beta_e|              1 for d = 0
     g_d = sum_{i: 2^i divides d} |gamma_i|   1 where the largest power of two below K divides d
@@ -47,6 +47,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from costs import LayerSpec, params, ste
+from plinio_sweep.graph.fold import Folded, fold_norms, unfold_norms
 from plinio_sweep.graph.surgery import cut
 from plinio_sweep.graph.table import Analysis, Row
 from plinio_sweep.graph.taps import Kernel, keep_taps
@@ -65,12 +66,16 @@ class PITSettings:
         channels: Whether channels can be removed.
         kernel: Whether taps of kernels along one axis can be removed.
         gate: Where a mask acts: "norm" as published, "consumer" lets removed channels return.
+        fold: Whether norms are folded into the layers before them when the search opens.
+        unfold: Whether export puts them back, to be trained and measured anew.
     """
 
     name: ClassVar[str] = "pit"
     channels: bool = True
     kernel: bool = True
     gate: Gate = "norm"
+    fold: bool = False
+    unfold: bool = False
 
     def __post_init__(self) -> None:
         if not self.channels and not self.kernel:
@@ -81,6 +86,11 @@ class PITSettings:
         if self.gate not in GATES:
             raise ValueError(
                 f"`gate` must be among {GATES}, but got gate={self.gate!r}; choose one of them."
+            )
+        if self.unfold and not self.fold:
+            raise ValueError(
+                "`unfold` must come with `fold`, but got unfold=True and fold=False; set both, or "
+                "neither to keep the norms."
             )
 
     def open(self, net: nn.Module, example: Inputs | Shapes, cost: Costs = params) -> PIT:
@@ -111,6 +121,8 @@ class PIT(Search):
         channels: Whether channels can be removed.
         kernel: Whether taps of kernels along one axis can be removed.
         gate: Where a mask acts: "norm" as published, "consumer" lets removed channels return.
+        fold: Whether norms are folded into the layers before them when the search opens.
+        unfold: Whether export puts them back, to be trained and measured anew.
 
     Example:
         >>> from costs import size_bits
@@ -132,8 +144,12 @@ class PIT(Search):
         channels: bool = True,
         kernel: bool = True,
         gate: Gate = "norm",
+        fold: bool = False,
+        unfold: bool = False,
     ) -> None:
-        self.settings = PITSettings(channels=channels, kernel=kernel, gate=gate)
+        self.settings = PITSettings(
+            channels=channels, kernel=kernel, gate=gate, fold=fold, unfold=unfold
+        )
         super().__init__(
             net,
             cost,
@@ -148,6 +164,11 @@ class PIT(Search):
     _counts: Tensor  # `(2R, L)` how often each label is an input and an output of each row
 
     def _open(self, analysis: Analysis) -> None:
+        self._folded: tuple[Folded, ...] = ()
+        if self.settings.fold:
+            self._folded = fold_norms(self.net, analysis.table)
+            analysis = self._analysis(self.net)
+            self.table = analysis.table
         first = next((p for p in self.net.parameters() if p.is_floating_point()), torch.zeros(()))
         size = analysis.table.size
         if self.settings.channels:
@@ -317,8 +338,12 @@ class PIT(Search):
         }
 
     def _cut(self, analysis: Analysis, theta: Theta) -> fx.GraphModule:
-        net = cut(analysis, theta["channels"].cpu() > 0.5)
+        live = theta["channels"].cpu() > 0.5
+        net = cut(analysis, live)
         keep_taps(net, self.kernels(theta))
+        if self.settings.unfold:
+            rows = {row.name: live[row.cout].nonzero()[:, 0] for row in self.table.rows}
+            unfold_norms(net, self._folded, rows)
         return net
 
     def encode(self, theta: Theta) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from costs import macs, params, size_bits
 from plinio_sweep.graph.nodes import tensors
 from plinio_sweep.methods.pit import GATES, PIT, Gate, PITSettings
 from plinio_sweep.methods.search import Search
-from tests.contract.method_contract import MethodContract, assert_close, outputs
-from tests.graph.expected import KERNELS
+from tests.contract.method_contract import MethodContract, Opened, assert_close, outputs
+from tests.graph.expected import FOLDED, KERNELS
 from tests.nets import CASES, NETS, Case
 from tests.zoo.images import Head
 
@@ -64,6 +64,37 @@ class TestChannelsAlone(PITContract):
     @pytest.fixture
     def settings(self) -> PITSettings:
         return PITSettings(kernel=False)
+
+
+class TestFolded(PITContract):
+    cases = tuple(
+        NETS[name]
+        for name in (
+            *("chain", "Residual", "depthwise_separable", "InvertedResidual", "SqueezeExcite"),
+            *("TwoResolutions", "Unused", "Causal", "Temporal", "Volumes"),
+        )
+    )
+    draws = 2
+    compiled = ("Residual",)
+
+    @pytest.fixture
+    def settings(self) -> PITSettings:
+        return PITSettings(fold=True)
+
+    def test_loads_a_checkpoint_of_the_seed(self, opened: Opened, case: Case) -> None:
+        state = case.build(seed=7).state_dict()
+        found = copy.deepcopy(opened.search).net.load_state_dict(state, strict=False)
+        assert {key.rsplit(".", 1)[1] for key in found.missing_keys} <= {"bias"}
+        unread = {key.rsplit(".", 1)[0] for key in found.unexpected_keys}
+        assert unread == FOLDED[case.name] | set(case.unused)
+
+
+class TestUnfolded(TestFolded):
+    cases = tuple(NETS[name] for name in ("chain", "Residual", "TwoResolutions", "Temporal"))
+
+    @pytest.fixture
+    def settings(self) -> PITSettings:
+        return PITSettings(fold=True, unfold=True)
 
 
 def searched(name: str, cost: Any = params, **given: Any) -> PIT:
@@ -349,6 +380,34 @@ def test_kernels_and_channels_are_one_setting_each() -> None:
     assert set(searched("Causal", channels=False).decisions) == {"field", "dilation"}
 
 
+# -- norms ------------------------------------------------------------------------------------
+
+
+def test_a_folded_search_has_no_norm_and_its_masks_act_on_the_bias() -> None:
+    search = searched("chain", fold=True)
+    assert {"0.bias", "3.bias"} <= set(dict(search.named_net_parameters()))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in search.modules())
+    decide(search, **{"0": [1, 0, 1, 0, 1, 0]})
+    bias = search.overrides(search.theta())["0.bias"]
+    assert (bias[1::2] == 0).all()
+    assert (bias[::2] != 0).all()
+
+
+def test_an_unfolded_export_has_the_names_and_kinds_of_the_seed() -> None:
+    net, case = warm("Residual")
+    search = PIT(net, params, input_example=case.inputs(), fold=True, unfold=True)
+    decide(search, **{"stem.0": [1, 0, 1, 1, 0, 0]})
+    exported = search.export()
+    assert exported.state_dict().keys() == net.state_dict().keys()
+    norm: Any = exported.get_submodule("stem.1")
+    assert type(norm) is nn.BatchNorm2d
+    assert (norm.num_features, norm.weight.requires_grad) == (3, True)
+    search.decisions["channels"].data.fill_(1.0)
+    whole = search.export()
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(whole.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
 # -- arguments --------------------------------------------------------------------------------
 
 
@@ -385,6 +444,11 @@ def test_taps_of_another_net_are_refused(stored: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="use the net that they were made for") as caught:
         search.decode({"channels": channels, "kernels": stored})
     assert "\n" not in str(caught.value)
+
+
+def test_settings_refuse_to_unfold_what_is_not_folded() -> None:
+    with pytest.raises(ValueError, match="`unfold` must come with `fold`"):
+        PITSettings(unfold=True)
 
 
 def test_settings_refuse_to_search_nothing() -> None:
@@ -448,10 +512,11 @@ def test_b2_export_adds_no_norm() -> None:
 
 
 @pytest.mark.parametrize("name", ["chain", "depthwise_separable", "ConcatNorm"])
-def test_b3_the_shift_of_a_removed_channel_is_removed(name: str) -> None:
+@pytest.mark.parametrize("fold", [False, True])
+def test_b3_the_shift_of_a_removed_channel_is_removed(name: str, fold: bool) -> None:
     net, case = warm(name)
     for gate in GATES:
-        search = PIT(net, params, input_example=case.inputs(), gate=gate)
+        search = PIT(net, params, input_example=case.inputs(), gate=gate, fold=fold)
         with torch.no_grad():
             search.decisions["channels"][::2] = 0.1
         expected = outputs(search, case.inputs(5))

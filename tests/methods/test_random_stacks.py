@@ -11,10 +11,14 @@ from tests.contract.method_contract import assert_close, count_macs, outputs
 from tests.nets import randomize
 from tests.zoo.stacks import LENGTH, Stack, stacks
 
-RECORDS = (PITSettings(), PITSettings(channels=False), PITSettings(gate="consumer"))
+RECORDS = (
+    PITSettings(),
+    PITSettings(channels=False, fold=True, unfold=True),
+    PITSettings(gate="consumer", fold=True),
+)
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=["both", "taps", "consumer"])
+@pytest.mark.parametrize("record", RECORDS, ids=["both", "taps", "folded"])
 @settings(
     max_examples=60,
     deadline=None,
