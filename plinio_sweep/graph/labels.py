@@ -45,8 +45,13 @@ class Call:
     cin: Tensor  # `(I,)` labels of the columns
     cout: Tensor  # `(O,)` labels of the rows
     out: tuple[int, ...] = ()  # output positions per axis
-    depthwise: bool = False
+    groups: int = 1
     repeat: int = 0
+
+    @property
+    def separate(self) -> bool:
+        """Whether each group reads a single channel: one row for it, or several."""
+        return self.groups == len(self.cin) and self.groups > 1
 
 
 @dataclass(slots=True, eq=False)
@@ -286,17 +291,22 @@ class _Labeller:
         axis = -len(module.kernel_size) - 1
         labels, real = self._inputs(node)[0], self._out(node)
         columns = self._columns(node, labels, axis)
-        depthwise = module.groups == module.in_channels == module.out_channels and module.groups > 1
-        if depthwise:
-            rows = columns
+        groups = module.groups
+        if groups == module.in_channels > 1:
+            rows = columns.repeat_interleave(module.out_channels // groups)
         else:
             rows = self._rows(node, module.out_channels)
-            if module.groups > 1:
-                why = f"{module.groups} groups in {node.target}"
-                self.union.freeze(columns, why)
-                self.union.freeze(rows, why)
+            self._tie(columns, groups, f"{groups} groups in {node.target}")
+            self._tie(rows, groups, f"{groups} groups in {node.target}")
         out = tuple(real.shape[axis + 1 :])
-        return self._called(node, "conv", columns, rows, out, axis, depthwise=depthwise)
+        return self._called(node, "conv", columns, rows, out, axis, groups=groups)
+
+    def _tie(self, labels: Tensor, groups: int, why: str) -> None:
+        """Lets all groups keep the same of their channels, so that they stay equally wide."""
+        if groups == len(labels) > 1:
+            self.union.freeze(labels, why)
+        parts = labels.reshape(groups, -1)
+        self.union.unite(parts[:1].expand_as(parts), parts, why)
 
     def _linear(self, node: fx.Node, module: Any) -> Any:
         columns = self._columns(node, self._inputs(node)[0], -1)
@@ -312,12 +322,12 @@ class _Labeller:
         out: tuple[int, ...],
         axis: int,
         *,
-        depthwise: bool = False,
+        groups: int = 1,
     ) -> Any:
         name = str(node.target)
         if self.frozen(name):
             self.union.freeze(rows, f"excluded ({name})")
-        call = Call(name, node.name, op, columns, rows, out, depthwise)
+        call = Call(name, node.name, op, columns, rows, out, groups)
         self._record(call)
         return self._spread(rows, axis, self._out(node))
 

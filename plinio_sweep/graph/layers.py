@@ -10,10 +10,16 @@ from plinio_sweep.graph.quantized import is_quantized
 
 
 def keep_rows(module: Any, rows: Tensor, columns: Tensor | None) -> None:
-    """Cuts a convolution or linear layer; without `columns` it is depthwise."""
+    """Cuts a convolution or a linear layer.
+
+    Args:
+        module: The layer.
+        rows: Indices of the rows of its weight that stay, as many in each group.
+        columns: Indices of the columns that stay; where there are none, each group reads a single
+            channel, and a group without rows is gone.
+    """
     weight = module.weight.detach().index_select(0, rows.to(module.weight.device))
-    grouped = columns is None or getattr(module, "groups", 1) > 1
-    if not grouped and columns is not None:
+    if columns is not None:
         weight = weight.index_select(1, columns.to(weight.device))
     replace_tensor(module, "weight", weight)
     if module.bias is not None:
@@ -25,11 +31,9 @@ def keep_rows(module: Any, rows: Tensor, columns: Tensor | None) -> None:
     if isinstance(module, nn.Linear):
         module.in_features, module.out_features = weight.shape[1], weight.shape[0]
         return
-    module.out_channels = weight.shape[0]
     if columns is None:
-        module.in_channels = module.groups = weight.shape[0]
-    elif not grouped:
-        module.in_channels = weight.shape[1]
+        module.groups = len(rows) * module.groups // module.out_channels
+    module.in_channels, module.out_channels = weight.shape[1] * module.groups, weight.shape[0]
 
 
 def keep_channels(module: nn.Module, channels: Tensor) -> None:

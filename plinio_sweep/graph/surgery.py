@@ -76,13 +76,12 @@ def _cut_modules(net: fx.GraphModule, analysis: Analysis, live: Tensor) -> None:
         if bool(live[row.cout].all()) and bool(live[row.cin].all()):
             continue  # as it is, a parameter shared with another layer included
         rows = live[row.cout].nonzero()[:, 0]
-        columns = live[row.cin].nonzero()[:, 0]
         if row.spec.op == "affine":
             keep_channels(module, rows)
             continue
         if row.norm is not None:
             keep_channels(net.get_submodule(row.norm), rows)
-        keep_rows(module, rows, None if row.spec.depthwise else columns)
+        keep_rows(module, rows, None if row.separate else live[row.columns].nonzero()[:, 0])
 
 
 def _count_features(net: fx.GraphModule, analysis: Analysis, live: Tensor) -> None:

@@ -30,8 +30,8 @@ class Row:
 
     name: str
     node: str  # of the graph, where it is called
-    cin: Tensor  # `(I,)` channel labels of the weight's columns; 0 is frozen
-    cout: Tensor  # `(O,)` labels of its rows
+    cin: Tensor  # `(I,)` labels of the channels that it reads; 0 is frozen
+    cout: Tensor  # `(O,)` labels of the weight's rows
     norm: str | None  # the norm that follows directly and folds into this layer
     spec: LayerSpec  # as built: full width, 32 bit
     branch: Branch = ()  # (choice, index) of every choice that this call lies in
@@ -63,6 +63,17 @@ class Row:
             return self.spec, one
         spec = self.at_widths(self.spec, torch.ones(len(self.cout), dtype=torch.float64))
         return spec, one.expand(1, torch.as_tensor(spec.cout).shape[-1])
+
+    @property
+    def separate(self) -> bool:
+        """Whether each group of the weight's rows reads a single channel: no column to remove."""
+        groups = self.spec.groups
+        return self.spec.op == "conv" and isinstance(groups, int) and groups == len(self.cin) > 1
+
+    @property
+    def columns(self) -> Tensor:
+        """`(I / groups,)` labels along the second axis of the weight, the same in every group."""
+        return self.cin[: len(self.cin) // int(self.spec.groups)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +286,7 @@ def _group(
     layers = [c for c in calls if c.op in ("conv", "linear")]
     producers = [c.name for c in layers if bool(torch.isin(names[c.cout], inside).any())]
     consumers = [
-        c.name for c in layers if not c.depthwise and bool(torch.isin(names[c.cin], inside).any())
+        c.name for c in layers if not c.separate and bool(torch.isin(names[c.cin], inside).any())
     ]
     made = tuple(dict.fromkeys(producers))
     name = made[0] if made else "input"
@@ -347,7 +358,7 @@ def _row(net: fx.GraphModule, call: Call, norm: str | None, final: Tensor, branc
             name=call.name,
             op=cast(Any, call.op),
             out=call.out,
-            depthwise=call.depthwise,
+            depthwise=call.separate and len(call.cin) == len(call.cout),
             repeat=call.repeat,
             **spec,
         ),

@@ -493,6 +493,8 @@ class MPS(Search):
                 share = share.expand(1, torch.as_tensor(spec.cout).shape[-1])
             if spec.depthwise:
                 spec = replace(spec, cin=spec.cout, groups=spec.cout)
+            elif row.separate:
+                spec = replace(spec, groups=cin)
             read = self.sites.reads.get(row.node)
             if read is not None:
                 spec = replace(spec, x_bits=x_bits[:, None])
@@ -656,7 +658,7 @@ def _start(widths: tuple[int, ...], count: int) -> Tensor:
 
 def _columns(row: Row, layer: RowLayer) -> Tensor:
     """`(1, K)` label that each weight of a row reads; 0 where that can't be pruned."""
-    reads, taps = layer.shape[1], torch.Size(layer.shape[2:]).numel()
-    if row.spec.depthwise or reads != len(row.cin):
-        return torch.zeros(1, reads * taps, dtype=torch.long)
-    return row.cin.repeat_interleave(taps)[None]
+    taps = torch.Size(layer.shape[2:]).numel()
+    if row.separate:
+        return torch.zeros(1, taps, dtype=torch.long)
+    return row.columns.repeat_interleave(taps)[None]

@@ -218,10 +218,10 @@ class PIT(Search):
             gated = self._gated(row) if self.settings.gate == "norm" else ()
             for name in gated:
                 add(name, 0, row.cout, True)
-            if not row.spec.depthwise:
+            if not row.separate:
                 # Gradient through one of the two ends only: both would count a channel twice.
                 learns = self.settings.gate == "consumer" or not self._all_gated(row)
-                add(f"{row.name}.weight", 1, row.cin, learns)
+                add(f"{row.name}.weight", 1, row.columns, learns)
         taps = torch.arange(sum(kernel.taps for kernel in self._kernels)) + self.table.size
         for kernel, part in zip(self._kernels, torch.split(taps, self._taps), strict=True):
             add(f"{kernel.name}.weight", 2, part, True)
@@ -304,7 +304,7 @@ class PIT(Search):
             if row.spec.op == "other":
                 yield row.spec, certain
                 continue
-            groups = cout if row.spec.depthwise else row.spec.groups
+            groups = cin if row.separate else row.spec.groups
             kernel = kernels.get(row.name, row.spec.kernel)
             yield replace(row.spec, cin=cin, cout=cout, groups=groups, kernel=kernel), certain
 

@@ -211,15 +211,14 @@ TABLES: dict[str, tuple[str, ...]] = {
         "4.fc 3: 4.fc > - | network output",
     ),
     "grouped": (
+        "0 3: 0 > 1",
+        "1 3: 1 > 2",
         "2 4: 2 > 4.fc",
-        "0 6: 0 > 1 | 2 groups in 1",
-        "1 6: 1 > 2 | 2 groups in 1",
         "4.fc 3: 4.fc > - | network output",
     ),
     "multiplier": (
+        "0 6: 0 1 > 2",
         "2 4: 2 > 4.fc",
-        "0 6: 0 > 1 | 6 groups in 1",
-        "1 12: 1 > 2 | 6 groups in 1",
         "4.fc 3: 4.fc > - | network output",
     ),
     "transposed": (
@@ -338,9 +337,9 @@ TABLES: dict[str, tuple[str, ...]] = {
         "fc 3: fc > - | network output",
     ),
     "Temporal": (
+        "stem 3: stem depthwise point twice > point twice grouped",
+        "grouped 2: grouped > strided",
         "strided 4: strided > fc",
-        "stem 6: stem depthwise point twice > point twice grouped | 2 groups in grouped",
-        "grouped 4: grouped > strided | 2 groups in grouped",
         "fc 3: fc > - | network output",
     ),
     "UNet": (

@@ -281,6 +281,68 @@ def test_an_unknown_cost_is_refused_in_one_sentence(cost: Any, name: str, known:
     )
 
 
+# -- groups -----------------------------------------------------------------------------------
+
+
+def test_groups_of_a_convolution_keep_the_same_of_their_channels() -> None:
+    search = searched("grouped")
+    decide(search, **{"0": [1, 0, 1], "1": [0, 1, 0]})
+    exported = search.export()
+    before: Any = exported.get_submodule("0")
+    grouped: Any = exported.get_submodule("1")
+    after: Any = exported.get_submodule("2")
+    assert (before.out_channels, grouped.in_channels, grouped.groups) == (4, 4, 2)
+    assert (grouped.out_channels, after.in_channels) == (2, 2)
+    seed = searched("grouped").net.get_parameter("1.weight")
+    assert torch.equal(grouped.weight, seed[[1, 4]][:, [0, 2]])
+
+
+def test_a_depth_multiplier_loses_an_input_with_all_that_is_made_of_it() -> None:
+    search = searched("multiplier")
+    decide(search, **{"0": [1, 0, 0, 1, 1, 0]})
+    exported = search.export()
+    layer: Any = exported.get_submodule("1")
+    assert (layer.in_channels, layer.groups, layer.out_channels) == (3, 3, 6)
+    seed = searched("multiplier").net.get_parameter("1.weight")
+    assert torch.equal(layer.weight, seed[[0, 1, 6, 7, 8, 9]])
+
+
+def test_groups_of_one_output_each_keep_it() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 3, groups=2), nn.Conv2d(2, 4, 1))
+    search = PIT(net, params, input_shape=IMAGE)
+    frozen = {group.name: group.frozen for group in search.table.groups}
+    assert frozen == {"0": None, "1": "2 groups in 1", "2": "network output"}
+
+
+class ShuffledGroups(nn.Module):
+    """Two grouped convolutions with their channels shuffled in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.shuffle = nn.Conv2d(3, 8, 3), nn.ChannelShuffle(2)
+        self.two, self.three = nn.Conv2d(8, 8, 1, groups=2), nn.Conv2d(8, 8, 3, groups=2)
+        self.head = Head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shuffle(torch.relu(self.two(self.one(x))))
+        return self.head(torch.relu(self.three(x)))
+
+
+def test_shuffled_groups_are_cut_alike() -> None:
+    net = ShuffledGroups().eval()
+    search = PIT(net, params, input_shape=IMAGE)
+    assert {g.name for g in search.table.groups if not g.frozen} == {"one", "two", "three"}
+    with torch.no_grad():
+        search.decisions["channels"][::2] = 0.0
+    x = (torch.randn(2, *IMAGE),)
+    exported = search.export()
+    assert_close(outputs(search, x), outputs(exported, x))
+    three: Any = exported.get_submodule("three")
+    assert three.in_channels < 8
+    assert PIT(exported, params, input_shape=IMAGE).get_cost() == search.get_cost(hard=True)
+
+
 # -- taps -------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,19 @@ ACTIVATIONS = {
 }
 STEPS = (
     *("activate", "add", "again", "cat", "chunk", "conv", "conv", "depthwise", "excite", "flip"),
-    *("gate", "instance", "interleave", "multiply", "norm", "norm", "pool", "prelu", "repeat"),
+    *(
+        "gate",
+        "grouped",
+        "instance",
+        "interleave",
+        "multiplier",
+        "multiply",
+        "norm",
+        "norm",
+        "pool",
+        "prelu",
+        "repeat",
+    ),
     *("shuffle", "slice", "softmax", "split", "unite", "upsample"),
 )
 
@@ -152,6 +164,13 @@ def _append(
             return
         case "depthwise":
             layer = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        case "multiplier":
+            layer = nn.Conv2d(channels, 2 * channels, 3, padding=1, groups=channels)
+            new = [(2 * channels, side)]
+        case "grouped" if even:
+            cout = 2 * draw(st.integers(1, 3))
+            layer = nn.Conv2d(channels, cout, 3, padding=1, groups=2)
+            new = [(cout, side)]
         case "excite":
             layer = nn.Conv2d(channels, channels, 1)
         case "norm":
@@ -176,7 +195,7 @@ def _append(
         case "cat":
             reads = (i, draw(st.sampled_from(beside)))
             new = [(channels + sizes[reads[1]][0], side)]
-        case "chunk" | "unite" | "shuffle" if not even:
+        case "chunk" | "grouped" | "shuffle" | "unite" if not even:
             return
         case "chunk":
             new = [(channels // 2, side)] * 2
