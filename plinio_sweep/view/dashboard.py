@@ -88,6 +88,15 @@ def _layer_rows(result: TrialResult) -> Rows:
     ]
 
 
+def _kernel_rows(result: TrialResult) -> Rows:
+    layers: Mapping[str, Mapping[str, int]] = result.architecture.get("layers", {})
+    return [
+        (f"`{name}`", f"{kept['taps']} of {kept['seed_taps']}", str(kept["dilation"]))
+        for name, kept in layers.items()
+        if "taps" in kept
+    ]
+
+
 def note(params: Mapping[str, Any], result: TrialResult) -> str:
     """A trial in Markdown: the order of its methods, what it came to, and its layers.
 
@@ -100,6 +109,7 @@ def note(params: Mapping[str, Any], result: TrialResult) -> str:
         (("metric", "value"), metrics),
         (("cost", "unit", "exported net", "as searched"), _cost_rows(result)),
         (("layer", "input channels", "output channels"), _layer_rows(result)),
+        (("kernel", "taps", "dilation"), _kernel_rows(result)),
     )
     order = f"**order** `{params['order']}`" if "order" in params else ""
     written = [order, *(_table(header, rows) for header, rows in tables if rows)]

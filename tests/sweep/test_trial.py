@@ -105,6 +105,38 @@ def test_a_net_is_rebuilt_from_json_and_weights_alone(
         assert kept["first"] == loaded.get_submodule("first").out_channels
 
 
+class RowNet(nn.Module):
+    """Two convolutions over the columns of an image, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv1d(6, 8, 5, padding=2), nn.BatchNorm1d(8)
+        self.second, self.classifier = nn.Conv1d(8, 4, 3, padding="same"), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.first(x.squeeze(1))))
+        return self.classifier(F.relu(self.second(x)).amax(2))
+
+
+@pytest.mark.parametrize("unfold", [False, True])
+def test_taps_and_folded_norms_go_through_json_and_back(
+    ground_for: GroundFor, unfold: bool
+) -> None:
+    ground = ground_for(tiny(net=RowNet))
+    settings = PITSettings(gate="consumer", fold=True, unfold=unfold)
+    plan = Plan(stages=2 * (Stage(method=settings, strength=8.0),), seed=5)
+    result, net, folder = run(ground, plan)
+    inputs = ground.data.part("validation").inputs
+    assert torch.equal(load_net(ground, folder)(*inputs), net(*inputs))
+    layer = result.architecture["layers"]["first"]
+    first = net.get_submodule("first")
+    assert (layer["taps"],) == first.kernel_size
+    assert (layer["dilation"],) == first.dilation
+    assert layer["taps"] < layer["seed_taps"] == 5
+    assert any(isinstance(module, nn.BatchNorm1d) for module in net.modules()) == unfold
+    assert "taps" not in result.architecture["layers"]["classifier"]
+
+
 def test_the_second_stage_goes_on_where_the_first_ended(ground_for: GroundFor) -> None:
     result, _, _ = run(ground_for(sweep), TWO)
     phases = list(dict.fromkeys(epoch.phase for epoch in result.history))

@@ -219,6 +219,15 @@ def test_note_tells_order_strengths_metrics_costs_and_layers() -> None:
     assert note({"order": "pit>mps", "pit.strength": 0.12345}, RESULT) == NOTE
 
 
+def test_note_tells_taps_and_dilation_where_a_layer_has_them() -> None:
+    channels = {"in": 3, "out": 11, "seed_in": 3, "seed_out": 32}
+    taps = {"taps": 3, "dilation": 4, "seed_taps": 9, "seed_dilation": 1}
+    layers = {"conv": channels | taps, "fc": channels}
+    written = note({}, replace(RESULT, architecture={"layers": layers}))
+    table = "| kernel | taps | dilation |\n| --- | --- | --- |\n| `conv` | 3 of 9 | 4 |"
+    assert written.endswith(table)
+
+
 def test_note_leaves_out_what_is_not_known() -> None:
     bare = replace(RESULT, costs={}, architecture={}, metrics={"validation_loss": 0.5})
     assert note({}, bare) == "| metric | value |\n| --- | --- |\n| validation loss | 0.5000 |"
