@@ -243,7 +243,7 @@ class MPS(Search):
     def _decide(self) -> None:
         """Makes the decisions, and the indices that tie them to rows, labels and quantisers."""
         like, table, rows = self.temperature, self.table, self._rows
-        calls = {row.name: row for row in table.rows if row.name in rows.start}
+        calls = {r.name: r for r in table.rows if r.name in rows.start and _is_layer(r)}
         own = [calls[layer.name] for layer in rows.layers]
         none = torch.zeros(0, dtype=torch.long)
         base = rows.base if self.per == "channel" else rows.layer[rows.base]

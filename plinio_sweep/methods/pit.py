@@ -306,7 +306,12 @@ class PIT(Search):
                 continue
             groups = cin if row.separate else row.spec.groups
             kernel = kernels.get(row.name, row.spec.kernel)
-            yield replace(row.spec, cin=cin, cout=cout, groups=groups, kernel=kernel), certain
+            spec = replace(row.spec, cin=cin, cout=cout, groups=groups, kernel=kernel)
+            if row.w_bits is None:
+                yield spec, certain
+                continue
+            spec = row.at_widths(spec, live[row.cout])
+            yield spec, certain.expand(1, torch.as_tensor(spec.cout).shape[-1])
 
     def _live_taps(self, theta: Theta) -> dict[str, tuple[Tensor]]:
         """0-dim number of taps of each kernel that is searched."""

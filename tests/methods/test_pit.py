@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import plinio_sweep.methods.pit as pit_module
 from costs import macs, params, size_bits
 from plinio_sweep.graph.nodes import tensors
+from plinio_sweep.methods.mps import MPSSettings
 from plinio_sweep.methods.pit import GATES, PIT, Gate, PITSettings
 from plinio_sweep.methods.search import Search
 from tests.contract.method_contract import MethodContract, Opened, assert_close, outputs
@@ -468,6 +469,30 @@ def test_an_unfolded_export_has_the_names_and_kinds_of_the_seed() -> None:
     whole = search.export()
     for name, value in net.state_dict().items():
         torch.testing.assert_close(whole.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+# -- after quantisation -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["grouped", "multiplier", "Temporal", "Tied", "Shuffle"])
+def test_rounded_layers_lose_channels_and_count_at_their_bit_widths(name: str) -> None:
+    case = NETS[name]
+    costs = {"params": params, "size": size_bits}
+    first = MPSSettings(w_bits=(2, 8)).open(case.build(), case.inputs(), costs)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for decision in first.nas_parameters():
+            decision.copy_(torch.rand(decision.shape, generator=generator))
+    rounded = first.export()
+    search = PIT(rounded, costs, input_example=case.inputs())
+    assert search.get_cost("size").item() == first.get_cost("size", hard=True).item()
+    assert search.get_cost("size").item() < 32 * search.get_cost("params").item() / 2
+    assert not any(kernel.frozen is None for kernel in search.table.kernels)
+    with torch.no_grad():
+        search.decisions["channels"][::2] = 0.0
+    again = PIT(search.export(), costs, input_example=case.inputs())
+    for cost in costs:
+        assert again.get_cost(cost).item() == search.get_cost(cost, hard=True).item()
 
 
 # -- arguments --------------------------------------------------------------------------------
