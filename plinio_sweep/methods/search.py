@@ -10,7 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -24,6 +24,8 @@ from plinio_sweep.graph.trace import Inputs, as_inputs, random_inputs, trace
 Theta = Mapping[str, Tensor]
 Costs = CostModel | Mapping[str, CostModel]
 Shapes = tuple[tuple[int, ...], ...]
+ParameterGroup = Literal["nas", "net"]
+PARAMETER_GROUPS: tuple[ParameterGroup, ...] = ("nas", "net")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,7 @@ class Search(nn.Module, ABC):
         self.net = traced.train(net.training)
         self.train(net.training)
         self.costs = cost
+        self._frozen: dict[ParameterGroup, frozenset[str]] = {}
         analysis = self._analysis(self.net)
         self.table = analysis.table
         self.decisions = nn.ParameterDict()
@@ -196,6 +199,50 @@ class Search(nn.Module, ABC):
         """The seed's own parameters, without names."""
         return (parameter for _, parameter in self.named_net_parameters())
 
+    def freeze(self, group: ParameterGroup) -> None:
+        """Stops the training of a group, until `unfreeze`: the decisions or the seed's parameters.
+
+        The running statistics of norms are no parameters and go on.
+
+        Args:
+            group: "nas" for the decisions, "net" for the seed's own parameters.
+
+        Raises:
+            ValueError: For another group.
+
+        Example:
+            >>> from plinio_sweep import PIT
+            >>> model = PIT(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), input_shape=(4,))
+            >>> model.freeze("net")  # the decisions alone learn
+            >>> [name for name, p in model.named_parameters() if p.requires_grad]
+            ['decisions.channels']
+        """
+        named = self._group(group)
+        trained = frozenset(name for name, parameter in named.items() if parameter.requires_grad)
+        for name in trained:
+            # Without a gradient, an optimiser that has one in store does not step either.
+            named[name].requires_grad_(False).grad = None
+        self._frozen[group] = self._frozen.get(group, frozenset()) | trained
+
+    def unfreeze(self, group: ParameterGroup) -> None:
+        """Has those parameters learn again from which `freeze` took it, and no others.
+
+        What was frozen by its own `requires_grad_(False)` before stays frozen.
+
+        Raises:
+            ValueError: For an unknown group.
+        """
+        named = self._group(group)
+        for name in self._frozen.pop(group, frozenset()):
+            named[name].requires_grad_(True)
+
+    def _group(self, group: ParameterGroup) -> dict[str, nn.Parameter]:
+        if group not in PARAMETER_GROUPS:
+            raise ValueError(
+                f"`group` must be among {PARAMETER_GROUPS}, but got {group=}; choose one of them."
+            )
+        return dict(self.named_nas_parameters() if group == "nas" else self.named_net_parameters())
+
     # -- results --------------------------------------------------------------------------------
 
     def summary(self, theta: Theta | None = None) -> Architecture:
@@ -239,7 +286,10 @@ class Search(nn.Module, ABC):
             ValueError: When the outputs differ, with the difference: the net is not to be used.
         """
         hard = self.theta(hard=True) if theta is None else theta
-        exported = self._cut(self._analysis(copy.deepcopy(self.net)), hard)
+        own = copy.deepcopy(self.net)
+        for name in self._frozen.get("net", frozenset()):
+            own.get_parameter(name).requires_grad_(True)  # frozen for this search only
+        exported = self._cut(self._analysis(own), hard)
         if check:
             self._compare(exported, hard)
         return exported.train(self.training)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +144,8 @@ def _epoch(
             loss = loss + strength * net.get_cost(pressure.cost)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        if loss.requires_grad:  # nothing does where all is frozen
+            torch.autograd.backward(loss)
         for optimizer in optimizers:
             optimizer.step()
     return float(total) / items
@@ -205,14 +206,20 @@ def _weigher() -> Callable[[nn.Module, Any], None]:
 
 
 def _optimizers(net: nn.Module, phase: Phase) -> list[torch.optim.Optimizer]:
-    if not isinstance(net, Search):
-        return [phase.optimizer(net.parameters(), phase.lr)]
+    weights = _trained(net.net_parameters() if isinstance(net, Search) else net.parameters())
+    decisions = _trained(net.nas_parameters() if isinstance(net, Search) else ())
     rate = phase.lr if phase.arch_lr is None else phase.arch_lr
-    # Decisions have an optimiser of their own: weight decay on them would prune by itself.
-    return [
-        phase.optimizer(net.net_parameters(), phase.lr),
-        torch.optim.Adam(net.nas_parameters(), lr=rate),
-    ]
+    found = []
+    if weights:  # an optimiser refuses an empty list
+        found.append(phase.optimizer(weights, phase.lr))
+    if decisions:
+        # An optimiser of their own: weight decay on them would prune by itself.
+        found.append(torch.optim.Adam(decisions, lr=rate))
+    return found
+
+
+def _trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    return [parameter for parameter in parameters if parameter.requires_grad]
 
 
 def _annealed(temperature: tuple[float, float], index: int, epochs: int) -> float:

@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 
 from costs import CostModel, macs, params, size_bits, total
 from plinio_sweep.graph.nodes import tensors
-from plinio_sweep.methods.search import Method, Search, Theta
+from plinio_sweep.methods.search import PARAMETER_GROUPS, Method, ParameterGroup, Search, Theta
 from tests.nets import CASES, NETS, Case
 
 COSTS: dict[str, CostModel] = {"params": params, "macs": macs, "size": size_bits}
@@ -114,7 +114,7 @@ class MethodContract:
 
     cases: ClassVar[tuple[Case, ...]] = CASES
     draws: ClassVar[int] = 5  # random settings of the decisions, beside all-zero
-    compiled: ClassVar[tuple[str, ...]] = ("Residual", "Shuffle", "Attention", "SeveralInputs")
+    few: ClassVar[tuple[str, ...]] = ("Residual", "Shuffle", "Attention", "SeveralInputs")
     _opened: ClassVar[dict[tuple[Method, str], Opened]]
     _trained: ClassVar[dict[tuple[Method, str], Search]]
 
@@ -130,6 +130,11 @@ class MethodContract:
     def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
         if "case" in metafunc.fixturenames:
             metafunc.parametrize("case", cls.cases, ids=[case.name for case in cls.cases])
+
+    @classmethod
+    def some(cls) -> list[Case]:
+        """The cases called `few`, for rows that are slow or alike for all nets."""
+        return [case for case in cls.cases if case.name in cls.few]
 
     @torch.no_grad()
     def draw(self, search: Search, seed: int) -> None:
@@ -348,6 +353,49 @@ class MethodContract:
             flat[index] = value
             yield index, (above - below) / (2 * step)
 
+    # -- freezing -------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("group", PARAMETER_GROUPS)
+    def test_a_frozen_group_stays_while_the_other_learns(
+        self, settings: Method, group: ParameterGroup
+    ) -> None:
+        for case in self.some():
+            search = self.open(settings, case)
+            train(search, case, steps=1)  # leaves gradients behind
+            search.freeze(group)
+            before = {name: p.detach().clone() for name, p in search.named_parameters()}
+            train(search, case)
+            search.eval().train()
+            exported = search.export()
+            frozen = {name for name, p in search.named_parameters() if not p.requires_grad}
+            moved = {n for n, p in search.named_parameters() if not torch.equal(p, before[n])}
+            own = search.nas_parameters() if group == "nas" else search.net_parameters()
+            assert len(frozen) == len(list(own))
+            assert moved
+            assert not moved & frozen
+            assert all(p.requires_grad for p in exported.parameters())
+            search.unfreeze(group)
+            assert all(p.requires_grad for p in search.parameters())
+
+    @pytest.mark.parametrize("group", PARAMETER_GROUPS)
+    def test_what_the_user_froze_stays_frozen(
+        self, settings: Method, group: ParameterGroup
+    ) -> None:
+        for case in self.some():
+            seed = case.build()
+            first = next(iter(seed.parameters())).requires_grad_(False)
+            search = self.open(settings, case, seed)
+            own = next(search.nas_parameters()).requires_grad_(False)
+            for _ in range(2):
+                search.freeze(group)
+                search.unfreeze(group)
+            frozen = [p for p in search.parameters() if not p.requires_grad]
+            assert len(frozen) == 2
+            assert frozen[1] is own
+            assert torch.equal(frozen[0], first)
+            left = [p for p in search.export().parameters() if not p.requires_grad]
+            assert len(left) == 1
+
     # -- state ----------------------------------------------------------------------------------
 
     def test_the_same_seed_gives_the_same_bits(
@@ -403,8 +451,7 @@ class MethodContract:
         assert all(out.dtype == dtype for out in outputs(exported, inputs))
 
     def test_compiles_without_a_break(self, settings: Method) -> None:
-        for name in self.compiled:
-            case = NETS[name]
+        for case in self.some():
             search = self.open(settings, case)
             self.draw(search, 0)
             torch.compiler.reset()

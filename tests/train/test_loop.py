@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from costs import params, size_bytes
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.methods.pit import PIT
+from plinio_sweep.methods.supernet import SuperNet
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import DivergedError, Watch, _batches, evaluate, fit
 from plinio_sweep.train.metrics import accuracy
@@ -185,6 +186,26 @@ def test_costs_of_an_epoch_are_those_of_the_exported_net() -> None:
     exported = cost_of(net.export(), DATA.example(), MODELS).totals
     assert epoch.costs == exported
     assert exported["params"] < cost_of(tiny_net(), DATA.example(), MODELS).totals["params"]
+
+
+@pytest.mark.parametrize("groups", [("net",), ("nas",), ("net", "nas")], ids=" and ".join)
+def test_frozen_groups_stay_as_they_are(groups: tuple[Any, ...]) -> None:
+    net = search_net()
+    for group in groups:
+        net.freeze(group)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    train(net, Phase(epochs=1, lr=1e-2, arch_lr=0.2), pressure=strong(ramp=0.0))
+    moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name, p in net.named_parameters() if p.requires_grad}
+    assert bool(moved) == (len(groups) == 1)
+
+
+def test_a_search_without_a_choice_is_trained_like_a_plain_net() -> None:
+    net = SuperNet(tiny_net(), MODELS, input_shape=(1, 6, 6))
+    assert not list(net.nas_parameters())
+    before = evaluate(net, DATA.part("validation"), TASK)
+    train(net, Phase(epochs=3, lr=1e-2), pressure=strong(ramp=0.0))
+    assert evaluate(net, DATA.part("validation"), TASK).loss < before.loss
 
 
 # -- the best epoch -------------------------------------------------------------------------------
