@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from plinio_sweep.sweep.space import LogUniform, Space
     from plinio_sweep.sweep.study import Sweep
     from plinio_sweep.train.metrics import accuracy
+    from plinio_sweep.train.pressure import Budget, Pressure
     from plinio_sweep.train.recipe import Phase, Recipe, Splits, Task
 
 _HOMES = {
+    "Budget": "train.pressure",
     "MPS": "methods.mps",
     "MPSSettings": "methods.mps",
     "PIT": "methods.pit",
     "PITSettings": "methods.pit",
     "Phase": "train.recipe",
+    "Pressure": "train.pressure",
     "Recipe": "train.recipe",
     "Splits": "train.recipe",
     "SuperNet": "methods.supernet",
@@ -40,10 +43,12 @@ _HOMES = {
 __all__ = [
     "MPS",
     "PIT",
+    "Budget",
     "LogUniform",
     "MPSSettings",
     "PITSettings",
     "Phase",
+    "Pressure",
     "Recipe",
     "Space",
     "Splits",

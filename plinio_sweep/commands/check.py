@@ -41,7 +41,7 @@ def check_study(path: Path) -> None:
                 f"One step of order {order!r} must run, but raised {type(error).__name__}: "
                 f"{' '.join(str(error).split())}; correct the net, the loss or the metrics."
             ) from error
-    search = METHODS[sweep.space.orders[0].split(">")[0]]().open(net, example, sweep.pressure)
+    search = METHODS[sweep.space.orders[0].split(">")[0]]().open(net, example)
     click.echo(f"study {sweep.name}: {type(net).__name__}, {_sizes(ground.data)}\n")
     click.echo(f"{search.table}\n")
     for name, value in report.totals.items():
@@ -65,11 +65,8 @@ def _try_order(sweep: Sweep, ground: Ground, order: str) -> None:
     }
     net = seed_net(ground)
     for method in order.split(">"):
-        search = METHODS[method]().open(net, ground.data.example(), sweep.pressure)
-        seed_cost = float(search.get_cost().detach())
-        pressure = Pressure(
-            cost=sweep.pressure.name, strength=1.0, loss=1.0, seed_cost=seed_cost, ramp=0.0
-        )
+        search = METHODS[method]().open(net, ground.data.example(), sweep.models)
+        pressure = Pressure.on(search, sweep.pressure, strength=1.0, loss=1.0)
         fit(
             search,
             Splits(**few),

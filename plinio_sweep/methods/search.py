@@ -168,18 +168,20 @@ class Search(nn.Module, ABC):
         """
         return total(self._model(name), self.layers(self.theta(hard=hard)))
 
+    @property
+    def models(self) -> Mapping[str, CostModel]:
+        """The cost models by name, be it one or several."""
+        return self.costs if isinstance(self.costs, Mapping) else {self.costs.name: self.costs}
+
     def _model(self, name: str | None) -> CostModel:
-        if not isinstance(self.costs, Mapping):
-            if name in (None, self.costs.name):
-                return self.costs
-            known = [self.costs.name]
-        else:
-            if name is None and len(self.costs) == 1:
-                return next(iter(self.costs.values()))
-            if name is not None and name in self.costs:
-                return self.costs[name]
-            known = list(self.costs)
-        raise ValueError(f"`name` must be among {known}, but got {name=}; choose one of them.")
+        models = self.models
+        if name is None and len(models) == 1:
+            return next(iter(models.values()))
+        if name is None or name not in models:
+            raise ValueError(
+                f"`name` must be among {list(models)}, but got {name=}; choose one of them."
+            )
+        return models[name]
 
     # -- parameters -----------------------------------------------------------------------------
 

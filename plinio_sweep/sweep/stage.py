@@ -20,7 +20,7 @@ from plinio_sweep.methods.search import LayerChoice, Method, Search
 from plinio_sweep.sweep.definition import describe, digest
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate, fit, restore_norms
-from plinio_sweep.train.pressure import Pressure
+from plinio_sweep.train.pressure import Pressure, Source
 from plinio_sweep.train.recipe import Recipe, Splits, Task
 
 # Raised when training changes what equal settings lead to: old results are then no longer ours.
@@ -77,7 +77,7 @@ class Ground:
     task: Task
     data: Splits
     recipe: Recipe
-    pressure: CostModel
+    pressure: Source
     models: Mapping[str, CostModel]
     store: Store
     device: torch.device
@@ -124,15 +124,10 @@ def run_stage(
         DivergedError: When the loss is not finite.
     """
     task, recipe, data = ground.task, ground.recipe, ground.data
-    costs = {**ground.models, ground.pressure.name: ground.pressure}
-    search = stage.method.open(net, data.example(), costs)
+    search = stage.method.open(net, data.example(), ground.models)
     start = evaluate(search, data.part("validation"), task)
-    pressure = Pressure(
-        cost=ground.pressure.name,
-        strength=stage.strength,
-        loss=start.loss,
-        seed_cost=float(search.get_cost(ground.pressure.name).detach()),
-        ramp=recipe.ramp,
+    pressure = Pressure.on(
+        search, ground.pressure, strength=stage.strength, loss=start.loss, ramp=recipe.ramp
     )
     history = fit(
         search,
@@ -173,5 +168,4 @@ def run_stage(
 @torch.no_grad()
 def _estimate(search: Search) -> dict[str, float]:
     """The relaxed costs: what the gradient saw, beside what the export really costs."""
-    names = search.costs if isinstance(search.costs, Mapping) else [search.costs.name]
-    return {name: float(search.get_cost(name)) for name in names}
+    return {name: float(search.get_cost(name)) for name in search.models}

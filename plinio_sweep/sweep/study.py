@@ -11,6 +11,7 @@ from costs import MODELS, CostModel, size_bytes
 from plinio_sweep.sweep.definition import describe
 from plinio_sweep.sweep.result import Objective
 from plinio_sweep.sweep.space import Space
+from plinio_sweep.train.pressure import Budget, Source
 from plinio_sweep.train.recipe import Recipe, Task
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Sweep:
         task: Net, data, loss and metrics.
         recipe: How each trial is trained.
         space: What Optuna may choose.
-        pressure: The cost that the gradient feels.
+        pressure: What the gradient feels: a cost, a function of several by name, or a budget.
+            Whether a result counts is for `limits` to say.
         objectives: Axes of the front, minimised; "-accuracy" maximises.
         limits: Upper bounds by metric or cost; {"-accuracy": -0.9} is a lower one.
         costs: Cost models of one's own, beside the built-in ones.
@@ -51,7 +53,7 @@ class Sweep:
     task: Task
     recipe: Recipe
     space: Space = field(default_factory=Space)
-    pressure: CostModel = size_bytes
+    pressure: Source = size_bytes
     objectives: tuple[str, ...] = ("-accuracy", "size_bytes")
     limits: Mapping[str, float] = field(default_factory=dict)
     costs: tuple[CostModel, ...] = ()
@@ -69,6 +71,7 @@ class Sweep:
             raise ValueError(f"`trials` must be at least 1, but got {self.trials}; 24 is a start.")
         self._check_objectives()
         self._check_limits()
+        self._check_pressure()
 
     def _check_objectives(self) -> None:
         bare = [name.removeprefix("-") for name in self.objectives]
@@ -98,6 +101,15 @@ class Sweep:
                     f"{name} >= {-self.limits[f'-{name}']}; drop one of them."
                 )
 
+    def _check_pressure(self) -> None:
+        targets = self.pressure.targets if isinstance(self.pressure, Budget) else {}
+        for name in targets:
+            if name not in self.models:
+                raise ValueError(
+                    f"`pressure` must have targets for costs among {list(self.models)}, but has "
+                    f"one for {name!r}; correct the name, or add it to `costs`."
+                )
+
     def _check_name(self, where: str, name: str) -> None:
         known = [*self.task.metrics, *self.models]
         if name not in known:
@@ -109,8 +121,8 @@ class Sweep:
     @property
     def models(self) -> Mapping[str, CostModel]:
         """Every cost model of the study by name."""
-        own = {model.name: model for model in (self.pressure, *self.costs)}
-        return {**MODELS, **own}
+        pressing = (self.pressure,) if isinstance(self.pressure, CostModel) else ()
+        return {**MODELS, **{model.name: model for model in (*pressing, *self.costs)}}
 
     @property
     def axes(self) -> tuple[Objective, ...]:

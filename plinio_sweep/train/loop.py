@@ -59,7 +59,8 @@ def fit(
     """Trains `net` in place and leaves it at its best epoch.
 
     The best epoch has the least validation loss; in a search, the least sum of validation loss and
-    full pressure at the *discretised* cost, among the epochs under full pressure.
+    full pressure at the *discretised* cost, among the epochs under full pressure. Epochs that keep
+    the budget of the pressure, discretised, come before all others.
 
     Args:
         net: A plain net, or a search.
@@ -85,15 +86,14 @@ def fit(
     optimizers = _optimizers(net, phase)
     generator = torch.Generator().manual_seed(seed)
     history: list[Epoch] = []
-    best, kept = math.inf, None
+    best, kept = (True, math.inf), None
     for index in range(phase.epochs):
         fraction = index / phase.epochs
         _set_rates(optimizers, phase, fraction)
         if isinstance(net, Search):
             net.temperature.fill_(_annealed(temperature, index, phase.epochs))
-        strength = pressure.at(fraction) if pressure else 0.0
         batches = _batches(data.part("train"), batch_size, generator)
-        loss = _epoch(net, batches, task, optimizers, pressure, strength, watch)
+        loss = _epoch(net, batches, task, optimizers, pressure, fraction, watch)
         score = evaluate(net, data.part("validation"), task)
         costs = _costs(net)
         if not math.isfinite(loss) or not math.isfinite(score.loss):
@@ -110,15 +110,15 @@ def fit(
                 train_loss=loss,
                 validation_loss=score.loss,
                 metrics=score.metrics,
-                strength=strength,
+                strength=pressure.at(fraction) if pressure else 0.0,
                 costs=costs,
             )
         )
         watch.epoch(history[-1], phase.epochs)
-        total = score.loss + (pressure.full * costs[pressure.cost] if pressure else 0.0)
+        rank = pressure.rank(score.loss, costs) if pressure else (False, score.loss)
         rising = pressure is not None and fraction < pressure.ramp and index + 1 < phase.epochs
-        if not rising and total < best:
-            best, kept = total, copy.deepcopy(net.state_dict())
+        if not rising and rank < best:
+            best, kept = rank, copy.deepcopy(net.state_dict())
     if kept is not None:
         net.load_state_dict(kept)
     return history
@@ -130,7 +130,7 @@ def _epoch(
     task: Task,
     optimizers: list[torch.optim.Optimizer],
     pressure: Pressure | None,
-    strength: float,
+    fraction: float,
     watch: Watch,
 ) -> float:
     """One pass over the training data; the mean task loss."""
@@ -141,7 +141,7 @@ def _epoch(
         loss = task.loss(net(*batch.inputs), batch.target)
         total, items = total + loss.detach().cpu() * len(batch), items + len(batch)
         if pressure is not None and isinstance(net, Search):
-            loss = loss + strength * net.get_cost(pressure.cost)
+            loss = loss + pressure(net, fraction)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # nothing does where all is frozen
@@ -249,8 +249,7 @@ def _batches(split: Split, size: int, generator: torch.Generator) -> Iterator[Sp
 def _costs(net: nn.Module) -> dict[str, float]:
     if not isinstance(net, Search):
         return {}
-    names = net.costs if isinstance(net.costs, Mapping) else {net.costs.name: net.costs}
-    return {name: float(net.get_cost(name, hard=True)) for name in names}
+    return {name: float(net.get_cost(name, hard=True)) for name in net.models}
 
 
 def _joined(outputs: list[Any]) -> Any:

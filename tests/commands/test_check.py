@@ -89,6 +89,11 @@ def test_a_net_that_cannot_be_traced_is_named_by_its_line(tmp_path: Path) -> Non
             ["One step of order 'pit'", "KeyError", "the metrics"],
             id="a metric that raises",
         ),
+        pytest.param(
+            {"    trials=": '    pressure=lambda costs: costs["latency"],\n    trials='},
+            ["One step of order 'pit'", "`name` must be among", "'latency'"],
+            id="a pressure on an unknown cost",
+        ),
     ],
 )
 def test_a_task_that_does_not_work_is_told_in_a_sentence(

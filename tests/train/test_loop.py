@@ -21,7 +21,7 @@ from plinio_sweep.methods.supernet import SuperNet
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import DivergedError, Watch, _batches, evaluate, fit
 from plinio_sweep.train.metrics import accuracy
-from plinio_sweep.train.pressure import Pressure
+from plinio_sweep.train.pressure import Budget, Pressure
 from plinio_sweep.train.recipe import Phase, Split, Splits, Task, cosine
 from tests.messages import is_sentence
 from tests.studies.tiny import TinyNet, bars
@@ -46,8 +46,7 @@ def train(net: nn.Module, phase: Phase, **changes: Any) -> list[Epoch]:
 
 
 def strong(strength: float = 10.0, ramp: float = 0.5) -> Pressure:
-    cost = search_net().get_cost("params", hard=True).item()
-    return Pressure(cost="params", strength=strength, loss=0.7, seed_cost=cost, ramp=ramp)
+    return Pressure.on(search_net(), "params", strength=strength, loss=0.7, ramp=ramp)
 
 
 def scripted(*losses: float) -> Callable[[Any, Tensor], Tensor]:
@@ -252,6 +251,26 @@ def test_the_best_epoch_of_a_search_counts_its_discretised_cost() -> None:
     ]
     assert index == totals.index(min(totals))
     assert index > 0  # the least loss alone would be the first
+
+
+def test_the_best_epoch_under_a_budget_keeps_it_after_rounding() -> None:
+    target = 300.0
+    budget = Budget(targets={"params": target})
+    pressing = Pressure.on(search_net(), budget, strength=10.0, loss=0.7)
+    index, history = search_epoch_kept(pressing, 0.1, 0.5, 0.3, 0.4)
+    found = [epoch.costs["params"] for epoch in history]
+    assert found[0] > target > max(found[1:])
+    assert index == 2  # the first is better, but too large
+
+
+def test_where_no_epoch_keeps_the_budget_loss_and_pressure_decide() -> None:
+    budget = Budget(targets={"params": 1.0})
+    pressing = Pressure.on(search_net(), budget, strength=10.0, loss=0.7)
+    losses = (0.5, 0.6, 0.7, 0.8)
+    index, history = search_epoch_kept(pressing, *losses)
+    ranks = [pressing.rank(e.validation_loss, e.costs) for e in history]
+    assert all(missed for missed, _ in ranks)
+    assert index == ranks.index(min(ranks)) > 0
 
 
 # -- divergence -----------------------------------------------------------------------------------
