@@ -9,6 +9,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -55,3 +56,47 @@ def straight_through(weights: Tensor) -> Tensor:
     """
     # In this order the second term is exactly zero, and the value exactly discrete.
     return discrete(weights) + (weights - weights.detach())
+
+
+def icv(theta: Mapping[str, Tensor], eps: float = 1e-3) -> Tensor:
+    """The inverse coefficient of variation, 0-dim: added to a loss, it makes choices decided.
+
+    Summed over all choices, with the unbiased variance:
+
+        icv = sum_choices mean(theta)^2 / (var(theta) + eps)
+
+    It is `1 / (M^2 eps)` for a choice that is wholly open, and near `1 / M` for a decided one.
+
+    Args:
+        theta: Weights of the candidates of each choice, as `SuperNet.theta` gives them.
+        eps: Keeps the open choice finite.
+
+    Example:
+        >>> icv({"block": torch.full((4,), 0.25)})
+        tensor(62.5000)
+
+    References:
+        The published library of Jahier Pagliari et al., "PLiNIO", 2023 (arXiv 2307.09488).
+    """
+    parts = [
+        (weights.mean(0).square() / (weights.var(0) + eps)).sum() for weights in theta.values()
+    ]
+    return sum(parts, start=torch.zeros(()))
+
+
+def entropy(theta: Mapping[str, Tensor]) -> Tensor:
+    """Shannon's entropy of all choices together [nat], 0-dim: zero when all are decided.
+
+    Args:
+        theta: Weights of the candidates of each choice, as `SuperNet.theta` gives them.
+
+    Example:
+        >>> entropy({"block": torch.tensor([0.5, 0.5]), "head": torch.tensor([0.0, 1.0])})
+        tensor(0.6931)
+    """
+    parts = []
+    for weights in theta.values():
+        # Weights of zero count as zero and keep a finite slope.
+        logarithm = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
+        parts.append(-(weights * logarithm).sum())
+    return sum(parts, start=torch.zeros(()))
