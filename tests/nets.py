@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tests.zoo import calls, images, layers, shapes, signals
+from tests.zoo import calls, choices, images, layers, shapes, signals
 
 IMAGE = (3, 8, 8)
 SIGNAL = (4, 16)
@@ -27,7 +27,7 @@ class Case:
     shapes: tuple[tuple[int, ...], ...] = (IMAGE,)  # of each input, without the batch
     vocabulary: int = 0  # above 0 where the inputs are whole numbers
     pickles: bool = True  # False where PyTorch refuses to pickle a layer
-    unused: tuple[str, ...] = ()  # layers that the forward pass leaves out
+    unused: tuple[str, ...] = ()  # layers that the forward pass leaves out, and second names
 
     def build(self, seed: int = 0) -> nn.Module:
         """The net in eval mode; the global random state is as before."""
@@ -144,4 +144,28 @@ CASES: tuple[Case, ...] = (
     Case(name="Recurrent", make=signals.Recurrent, shapes=(TOKENS,)),
 )
 
-NETS: dict[str, Case] = {case.name: case for case in CASES}
+CHOICES: tuple[Case, ...] = (
+    *_image(
+        choices.Layers,
+        choices.Nested,
+        choices.Resolutions,
+        choices.InResidual,
+        choices.InConcat,
+        choices.InSeparable,
+        choices.Strided,
+        choices.NormBehind,
+    ),
+    Case(name="Repeated", make=choices.Repeated, unused=("blocks.2.branches.0",)),
+    Case(name="Signals", make=choices.Signals, shapes=(SIGNAL,)),
+    Case(name="ChoiceOfVolumes", make=choices.Volumes, shapes=((2, 4, 6, 6),)),
+    Case(name="ChoicesOfInputs", make=choices.SeveralInputs, shapes=(IMAGE, (4,))),
+)
+# What differs most, for suites that would take long on all.
+FEW_CHOICES = (
+    tuple(
+        case for case in CHOICES if case.name in ("Layers", "Nested", "Resolutions", "NormBehind")
+    )
+    + CHOICES[-1:]
+)
+
+NETS: dict[str, Case] = {case.name: case for case in (*CASES, *CHOICES)}

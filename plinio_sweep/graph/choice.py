@@ -111,11 +111,13 @@ def keep_branch(net: fx.GraphModule, choice: str, index: int) -> None:
     unused = {node for node in net.graph.nodes if not node.users}
     for node in list(net.graph.nodes):
         if choice_at(node, net) == choice:
+            if node in unused:
+                unused.add(node.args[index])
             node.replace_all_uses_with(node.args[index])
             net.graph.erase_node(node)
     for node in reversed(list(net.graph.nodes)):
         # What was unused before stays: it may act in place.
-        if not node.users and node not in unused and node.op != "output":
+        if not node.users and node not in unused and node.op not in ("output", "placeholder"):
             net.graph.erase_node(node)
     kept = f"{choice}.branches.{index}"
     known = {name for name, _ in net.named_modules()}

@@ -252,15 +252,16 @@ class Search(nn.Module, ABC):
         hard = self.theta(hard=True) if theta is None else theta
         found: dict[str, LayerChoice] = {}
         kernels = self._kernel_choices(self.kernels(hard))
-        for (spec, probability), row in zip(self.layers(hard), self.table.rows, strict=True):
-            known = row.name in found or not bool(probability)  # a branch that is not taken
-            if row.spec.op in ("conv", "linear") and not known:
-                found[row.name] = LayerChoice(
+        rows = {row.name: row for row in self.table.rows}
+        for spec, share in self.layers(hard):
+            known = spec.name in found or not bool(share.any())  # a branch that is not taken
+            if spec.op in ("conv", "linear") and not known:
+                found[spec.name] = LayerChoice(
                     inputs=_count(spec.cin),
                     outputs=_count(spec.cout),
-                    seed_inputs=len(row.cin),
-                    seed_outputs=len(row.cout),
-                    **kernels.get(row.name, {}),
+                    seed_inputs=len(rows[spec.name].cin),
+                    seed_outputs=len(rows[spec.name].cout),
+                    **kernels.get(spec.name, {}),
                 )
         return found
 

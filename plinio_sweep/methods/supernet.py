@@ -21,14 +21,15 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, fx, nn
 
 from costs import LayerSpec, params
-from plinio_sweep.graph.choice import Mix, keep_branch
+from plinio_sweep.graph.choice import Branch, Mix, keep_branch
+from plinio_sweep.graph.late import late_folds
 from plinio_sweep.graph.table import Analysis
 from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.methods.relax import (
@@ -167,6 +168,7 @@ class SuperNet(Search):
         )
 
     def _open(self, analysis: Analysis) -> None:
+        self._late = late_folds(analysis)
         first = next((p for p in self.net.parameters() if p.is_floating_point()), torch.zeros(()))
         self._choices: dict[str, str] = {}
         for name, module in self.net.named_modules():
@@ -205,13 +207,25 @@ class SuperNet(Search):
         return {f"{choice}.mix.weights": weights for choice, weights in theta.items()}
 
     def layers(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
-        """Every call of every layer, with the probability that its branches are taken."""
-        certain = self.temperature.new_ones(())
+        """Every call of every layer, with the probability that its branches are taken.
+
+        A call comes twice where it depends on the choices whether a norm folds into its layer.
+        """
         for row in self.table.rows:
-            probability = certain
-            for choice, index in row.branch:
-                probability = probability * theta[choice][index]
+            probability = self._probability(row.branch, theta)
+            for fold in self._late:
+                if row.name in (fold.norm, fold.layer):
+                    folded = self._probability(fold.branch, theta)
+                    probability = probability - folded
+                    if row.name == fold.layer:
+                        yield replace(row.spec, bias=True), folded
             yield row.spec, probability
+
+    def _probability(self, branch: Branch, theta: Theta) -> Tensor:
+        probability = self.temperature.new_ones(())
+        for choice, index in branch:
+            probability = probability * theta[choice][index]
+        return probability
 
     def _cut(self, analysis: Analysis, theta: Theta) -> fx.GraphModule:
         net = analysis.net

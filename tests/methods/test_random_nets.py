@@ -1,3 +1,5 @@
+"""Nets that nobody thought of: what is exported computes and costs what the search said."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,24 +9,27 @@ from hypothesis import strategies as st
 
 from costs import macs, params
 from plinio_sweep.graph.table import analyze
-from plinio_sweep.methods.pit import GATES, PIT, Gate
+from plinio_sweep.methods.pit import GATES, Gate, PITSettings
+from plinio_sweep.methods.search import Method
+from plinio_sweep.methods.supernet import SuperNetSettings
 from tests.contract.method_contract import assert_close, outputs
 from tests.nets import randomize
 from tests.zoo.programs import Program, programs
 
-
-@pytest.mark.parametrize("gate", GATES)
-@settings(
-    max_examples=60,
+COSTS = {"params": params, "macs": macs}
+SEEDS = st.integers(0, 9)
+SHIFTS = st.sampled_from((-1.0, -0.2, 0.0, 0.3))
+many = settings(
+    max_examples=50,
     deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-@given(program=programs(), seed=st.integers(0, 9), shift=st.sampled_from((-1.0, -0.2, 0.0, 0.3)))
-def test_a_random_net_exports_what_it_computes(
-    gate: Gate, program: Program, seed: int, shift: float
-) -> None:
+
+
+def check(method: Method, program: Program, seed: int, shift: float) -> torch.nn.Module:
+    """One random decision of `method` on `program`: the export, compared and counted anew."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for module in program.modules():
@@ -35,13 +40,32 @@ def test_a_random_net_exports_what_it_computes(
         draw = torch.rand(64)
     net = program.eval()
     analyze(net, inputs[0])
-    search = PIT(net, {"params": params, "macs": macs}, input_example=inputs[0], gate=gate)
+    search = method.open(net, inputs[:1], COSTS)
     with torch.no_grad():
-        decisions = search.decisions["channels"]
-        decisions.copy_(draw[: len(decisions)] + shift)
+        for number, decision in enumerate(search.nas_parameters()):
+            decision.copy_(draw.roll(number)[: len(decision)] + shift)
     theta = search.theta(hard=True)
     exported = search.export()
     assert_close(outputs(search, inputs[1:], theta=theta), outputs(exported, inputs[1:]))
-    again = PIT(exported, search.costs, input_example=inputs[0], gate=gate)
-    for name in ("params", "macs"):
+    again = method.open(exported, inputs[:1], COSTS)
+    for name in COSTS:
         assert again.get_cost(name).item() == search.get_cost(name, hard=True).item()
+    return exported
+
+
+@pytest.mark.parametrize("gate", GATES)
+@many
+@given(program=programs(), seed=SEEDS, shift=SHIFTS)
+def test_a_pruned_random_net_computes_and_costs_what_the_search_said(
+    gate: Gate, program: Program, seed: int, shift: float
+) -> None:
+    check(PITSettings(gate=gate), program, seed, shift)
+
+
+@many
+@given(program=programs(length=7, choices=True), seed=SEEDS, shift=SHIFTS)
+def test_a_decided_random_net_does_and_is_pruned_after_that(
+    program: Program, seed: int, shift: float
+) -> None:
+    exported = check(SuperNetSettings(), program, seed, shift)
+    check(PITSettings(), exported, seed, shift)

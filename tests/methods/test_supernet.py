@@ -4,17 +4,127 @@ from __future__ import annotations
 
 import copy
 import pickle
+from itertools import product
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from costs import macs, params
+from costs import macs, params, total
 from plinio_sweep.methods.pit import PIT
+from plinio_sweep.methods.relax import discrete
 from plinio_sweep.methods.supernet import SuperNet, SuperNetModule, SuperNetSettings
+from tests.contract.method_contract import (
+    COSTS,
+    MethodContract,
+    assert_close,
+    count_macs,
+    count_params,
+    outputs,
+)
+from tests.nets import CASES, CHOICES, FEW_CHOICES, Case
 
 SETTINGS = [("gumbel", False), ("softmax", False), ("gumbel", True), ("softmax", True)]
+
+
+class OnChoices(MethodContract):
+    """The contract on nets that have something to choose."""
+
+    cases = CHOICES
+    few = ("Nested", "ChoicesOfInputs")
+    draws = 1
+
+    def _layers(self, net: nn.Module) -> list[str]:
+        return [name for name in super()._layers(net) if "branches" not in name]
+
+    def test_costs_of_the_start_are_those_counted_from_outside(
+        self, settings: SuperNetSettings, case: Case
+    ) -> None:
+        search = self.open(settings, case)
+        decisions = [range(len(d)) for d in search.nas_parameters()]
+        found = []
+        for taken in product(*decisions):
+            with torch.no_grad():
+                for decision, index in zip(search.nas_parameters(), taken, strict=True):
+                    decision.copy_(torch.arange(len(decision)) == index)
+            exported = search.export()
+            again = self.open(settings, case, exported)
+            found.append((count_macs(exported, case.inputs()), count_params(exported, again)))
+        start = self.open(settings, case)
+        layers = [pair for pair in start.layers(start.theta()) if pair[0].op in ("conv", "linear")]
+        macs_found, params_found = torch.tensor(found).double().mean(0).tolist()
+        assert total(macs, layers).item() == pytest.approx(macs_found)
+        assert start.get_cost("params").item() == pytest.approx(params_found)
+
+
+class TestGumbel(OnChoices):
+    draws = 3
+
+    @pytest.fixture
+    def settings(self) -> SuperNetSettings:
+        return SuperNetSettings()
+
+
+class TestSoftmax(OnChoices):
+    cases = FEW_CHOICES
+
+    @pytest.fixture
+    def settings(self) -> SuperNetSettings:
+        return SuperNetSettings(sampling="softmax")
+
+
+class TestHard(OnChoices):
+    """One branch is taken from the start: the first of each, as long as all are alike."""
+
+    cases = FEW_CHOICES
+
+    def test_starts_as_the_seed(self, settings: SuperNetSettings, case: Case) -> None:
+        search = self.open(settings, case)
+        assert_close(outputs(search, case.inputs()), outputs(search.export(), case.inputs()))
+
+    def test_costs_of_the_start_are_those_counted_from_outside(
+        self, settings: SuperNetSettings, case: Case
+    ) -> None:
+        search = self.open(settings, case)
+        exported = search.export()
+        again = self.open(settings, case, exported)
+        assert search.get_cost("params").item() == count_params(exported, again)
+
+    def test_the_slope_of_the_cost_is_its_finite_difference(
+        self, settings: SuperNetSettings, case: Case
+    ) -> None:
+        """Straight through: a linear cost has the slope of the relaxed choice at its value."""
+        search = self.open(settings, case).double()
+        self.draw_smooth(search)
+        theta = {name: discrete(w).requires_grad_() for name, w in search.theta(hard=True).items()}
+        cost = total(params, search.layers(theta))
+        slopes = torch.autograd.grad(cost, list(theta.values()), materialize_grads=True)
+        relaxed = [torch.softmax(decision, 0) for decision in search.nas_parameters()]
+        decisions = list(search.nas_parameters())
+        expected = torch.autograd.grad(relaxed, decisions, slopes)
+        found = torch.autograd.grad(search.get_cost("params"), decisions)
+        for left, right in zip(found, expected, strict=True):
+            torch.testing.assert_close(left, right)
+
+    @pytest.fixture
+    def settings(self) -> SuperNetSettings:
+        return SuperNetSettings(hard=True)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_net_without_choices_goes_through_as_it_is(case: Case) -> None:
+    net = case.build()
+    search = SuperNetSettings().open(net, case.inputs(), COSTS)
+    assert not list(search.nas_parameters())
+    expected = outputs(net, case.inputs(3))
+    assert_close(outputs(search, case.inputs(3)), expected, 1e-6)
+    exported = search.export()
+    assert_close(outputs(exported, case.inputs(3)), expected, 1e-6)
+    again = SuperNetSettings().open(exported, case.inputs(), COSTS)
+    for name in COSTS:
+        assert again.get_cost(name) == search.get_cost(name) == search.get_cost(name, hard=True)
+    assert search.get_cost("params").item() == count_params(net, search)
 
 
 class Nested(nn.Module):
@@ -107,6 +217,34 @@ def test_export_has_stock_modules_under_clean_names() -> None:
         *("block.1.weight", "block.1.bias", "classifier.weight", "classifier.bias"),
     ]
     assert all(type(m).__module__.startswith("torch.") for m in exported.children())
+
+
+def test_a_choice_whose_result_is_unused_stays_as_other_unused_layers_do() -> None:
+    class Aside(Nested):
+        def forward(self, x: Tensor) -> Tensor:
+            self.block(self.stem(x))
+            return self.classifier(x.mean((2, 3)).repeat(1, 3)[:, :8])
+
+    model = SuperNet(Aside(), params, input_shape=(3, 8, 8))
+    choose(model, 1)
+    assert model.get_cost(hard=True) == OUTSIDE_PARAMS + BRANCH_PARAMS[1]
+    assert SuperNet(model.export(), params, input_shape=(3, 8, 8)).cost == model.get_cost(hard=True)
+
+
+def test_an_input_that_no_kept_branch_reads_stays_an_argument() -> None:
+    class Ignoring(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = SuperNetModule([nn.Linear(4, 4), torch.zeros_like])
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.fc(y + torch.ones(4) * self.block(x).sum())
+
+    model = SuperNet(Ignoring(), params, input_shape=((4,), (4,)))
+    x, y = torch.ones(2, 4), torch.zeros(2, 4)
+    exported = model.eval().export()
+    torch.testing.assert_close(exported(x, y), model(x, y, theta=model.theta(hard=True)))
 
 
 def test_export_shares_nothing_with_the_search() -> None:

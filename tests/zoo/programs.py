@@ -12,6 +12,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from plinio_sweep.methods.supernet import SuperNetModule
+
 ACTIVATIONS = {
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
@@ -35,6 +37,7 @@ STEPS = (
     ),
     *("shuffle", "slice", "softmax", "split", "unite", "upsample"),
 )
+CHOOSING = ("choose",) * 6
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,42 @@ def run(step: Step, read: list[Tensor], layer: nn.Module | None) -> list[Tensor]
     return [layer(x)]
 
 
+def _choice(draw: st.DrawFn, channels: int, depth: int = 0) -> SuperNetModule:
+    """A choice between layers, functions, blocks and, once, another choice, of one width."""
+
+    def conv(kernel: int, cout: int = channels) -> nn.Module:
+        return nn.Conv2d(channels, cout, kernel, padding=kernel // 2, bias=draw(st.booleans()))
+
+    def branch(kind: str) -> Any:
+        match kind:
+            case "conv":
+                return conv(draw(st.sampled_from((1, 3))))
+            case "block":
+                inner = draw(st.integers(1, 6))
+                last = nn.Conv2d(inner, channels, 1)
+                return nn.Sequential(conv(3, inner), nn.BatchNorm2d(inner), nn.ReLU(), last)
+            case "pre":
+                return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), conv(1))
+            case "depthwise":
+                return nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+            case "nested":
+                return _choice(draw, channels, depth + 1)
+        return {"identity": nn.Identity(), "same": lambda x: x, "tanh": torch.tanh}[kind]
+
+    kinds = ["conv", "block", "pre", "depthwise", "identity", "same", "tanh"]
+    kinds += ["nested"] if depth == 0 else []
+    drawn = draw(st.lists(st.sampled_from(kinds), min_size=2, max_size=3))
+    return SuperNetModule([branch(kind) for kind in drawn])
+
+
 @st.composite
-def programs(draw: st.DrawFn, length: int = 9) -> Program:
-    """A program of up to `length` steps over `(B, 3, 8, 8)`."""
+def programs(draw: st.DrawFn, length: int = 9, choices: bool = False) -> Program:
+    """A program of up to `length` steps over `(B, 3, 8, 8)`, with or without choices."""
+    steps_known = (*STEPS, *CHOOSING) if choices else STEPS
     layers: list[nn.Module] = [nn.Conv2d(3, draw(st.integers(2, 6)), 3, padding=1)]
     steps = [Step("conv", (0,), layer=0)]
     sizes = [(3, 8), (layers[0].out_channels, 8)]  # channels and side of each activation
-    for name in draw(st.lists(st.sampled_from(STEPS), min_size=2, max_size=length)):
+    for name in draw(st.lists(st.sampled_from(steps_known), min_size=2, max_size=length)):
         recent = min(len(sizes), 4)
         i = len(sizes) - 1 - draw(st.integers(0, recent - 1))
         _append(draw, name, i, steps, layers, sizes)
@@ -162,6 +194,8 @@ def _append(
                 steps.append(Step("conv", reads, layer=at))
                 sizes.append((old.out_channels, side))
             return
+        case "choose":
+            layer = _choice(draw, channels)
         case "depthwise":
             layer = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         case "multiplier":
