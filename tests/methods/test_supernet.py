@@ -235,13 +235,15 @@ def test_an_input_that_no_kept_branch_reads_stays_an_argument() -> None:
     class Ignoring(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.block = SuperNetModule([nn.Linear(4, 4), torch.zeros_like])
+            self.block = SuperNetModule([nn.Linear(4, 4), lambda x: torch.zeros(2, 4)])
             self.fc = nn.Linear(4, 2)
 
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return self.fc(y + torch.ones(4) * self.block(x).sum())
 
     model = SuperNet(Ignoring(), params, input_shape=((4,), (4,)))
+    with torch.no_grad():
+        model.decisions["block"][1] = 1.0
     x, y = torch.ones(2, 4), torch.zeros(2, 4)
     exported = model.eval().export()
     torch.testing.assert_close(exported(x, y), model(x, y, theta=model.theta(hard=True)))
