@@ -148,6 +148,7 @@ CHOICES: tuple[Case, ...] = (
     *_image(
         choices.Layers,
         choices.Nested,
+        choices.Siblings,
         choices.Resolutions,
         choices.InResidual,
         choices.InConcat,

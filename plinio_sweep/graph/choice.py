@@ -5,6 +5,7 @@ Shapes: `M` branches.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -93,6 +94,17 @@ def branches_of(net: fx.GraphModule) -> dict[fx.Node, Branch]:
     return found
 
 
+def agree(one: Iterable[tuple[str, int]], other: Iterable[tuple[str, int]]) -> bool:
+    """Whether no choice is made in two ways.
+
+    Example:
+        >>> agree([("block", 0)], [("head", 1)]), agree([("block", 0)], [("block", 1)])
+        (True, False)
+    """
+    both = {*one, *other}
+    return len({choice for choice, _ in both}) == len(both)
+
+
 def choice_at(node: fx.Node, net: fx.GraphModule) -> str | None:
     """The path of the choice that ends at `node`; nothing where none does."""
     if node.op != "call_module" or not isinstance(net.get_submodule(str(node.target)), Mix):
@@ -119,13 +131,21 @@ def keep_branch(net: fx.GraphModule, choice: str, index: int) -> None:
         # What was unused before stays: it may act in place.
         if not node.users and node not in unused and node.op not in ("output", "placeholder"):
             net.graph.erase_node(node)
-    kept = f"{choice}.branches.{index}"
+    kept, branches = f"{choice}.branches.{index}", f"{choice}.branches."
     known = {name for name, _ in net.named_modules()}
     branch = net.get_submodule(kept) if kept in known else nn.Identity()
+    moved = [n for n in net.graph.nodes if n.op in ("call_module", "get_attr")]
+    moved = [n for n in moved if f"{n.target}.".startswith(branches)]
+    # A layer of this branch that is known by its name in another one, which goes.
+    shared = {str(n.target) for n in moved if not f"{n.target}.".startswith(f"{kept}.")}
+    layers = {name: net.get_submodule(name) for name in shared & known}
     parent, _, name = choice.rpartition(".")
     setattr(net.get_submodule(parent), name, branch)
-    for node in net.graph.nodes:
-        if node.op in ("call_module", "get_attr"):
-            target = str(node.target)
-            if target == kept or target.startswith(f"{kept}."):
-                node.target = choice + target.removeprefix(kept)
+    for target, layer in layers.items():
+        net.add_submodule(f"{choice}.shared.{target.removeprefix(branches)}", layer)
+    for node in moved:
+        target = str(node.target)
+        if target in shared:
+            node.target = f"{choice}.shared.{target.removeprefix(branches)}"
+        else:
+            node.target = choice + target.removeprefix(kept)

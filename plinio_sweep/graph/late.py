@@ -8,7 +8,7 @@ decided net costs depends on it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from plinio_sweep.graph import operations as ops
-from plinio_sweep.graph.choice import Branch, branches_of, choice_at
+from plinio_sweep.graph.choice import Branch, agree, branches_of, choice_at
 from plinio_sweep.graph.nodes import is_metadata
 from plinio_sweep.graph.table import Analysis
 
@@ -60,7 +60,7 @@ def late_folds(analysis: Analysis) -> tuple[LateFold, ...]:
         for path, taken in _paths(node.all_input_nodes[0], net):
             layer = layers.get(path[-1])
             branch = taken | {*inside[node], *inside[path[-1]]}
-            if layer is None or layer.name in excluded or not _agree(branch, ()):
+            if layer is None or layer.name in excluded or not agree(branch, ()):
                 continue
             alone = all(_readers(step, dict(branch), inside, net) == 1 for step in path)
             if alone and layer.norm is None and torch.equal(row.cin, layer.cout):
@@ -70,7 +70,7 @@ def late_folds(analysis: Analysis) -> tuple[LateFold, ...]:
         fold
         for fold, count in pairs.items()
         if all(
-            count == sum(n == name and _agree(where, fold.branch) for n, where in called)
+            count == sum(n == name and agree(where, fold.branch) for n, where in called)
             for name in (fold.norm, fold.layer)
         )
     )
@@ -105,11 +105,5 @@ def _readers(
     for user in node.users:
         index = taken.get(choice_at(user, net) or "")
         dropped = index is not None and user.args[index] is not node
-        found += not (dropped or is_metadata(user)) and _agree(inside[user], taken.items())
+        found += not (dropped or is_metadata(user)) and agree(inside[user], taken.items())
     return found
-
-
-def _agree(one: Iterable[tuple[str, int]], other: Iterable[tuple[str, int]]) -> bool:
-    """Whether no choice is made in two ways."""
-    both = {*one, *other}
-    return len({choice for choice, _ in both}) == len(both)

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from costs import LayerSpec, params
-from plinio_sweep.graph.choice import Branch, Mix, keep_branch
+from plinio_sweep.graph.choice import Branch, Mix, agree, keep_branch
 from plinio_sweep.graph.late import late_folds
-from plinio_sweep.graph.table import Analysis
+from plinio_sweep.graph.table import Analysis, Row
 from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.methods.relax import (
     SAMPLINGS,
@@ -169,6 +169,7 @@ class SuperNet(Search):
 
     def _open(self, analysis: Analysis) -> None:
         self._late = late_folds(analysis)
+        self._specs = _repeated_by_branch(analysis.table.rows)
         first = next((p for p in self.net.parameters() if p.is_floating_point()), torch.zeros(()))
         self._choices: dict[str, str] = {}
         for name, module in self.net.named_modules():
@@ -211,15 +212,15 @@ class SuperNet(Search):
 
         A call comes twice where it depends on the choices whether a norm folds into its layer.
         """
-        for row in self.table.rows:
+        for row, spec in zip(self.table.rows, self._specs, strict=True):
             probability = self._probability(row.branch, theta)
             for fold in self._late:
                 if row.name in (fold.norm, fold.layer):
                     folded = self._probability(fold.branch, theta)
                     probability = probability - folded
                     if row.name == fold.layer:
-                        yield replace(row.spec, bias=True), folded
-            yield row.spec, probability
+                        yield replace(spec, bias=True), folded
+            yield spec, probability
 
     def _probability(self, branch: Branch, theta: Theta) -> Tensor:
         probability = self.temperature.new_ones(())
@@ -229,18 +230,18 @@ class SuperNet(Search):
 
     def _cut(self, analysis: Analysis, theta: Theta) -> fx.GraphModule:
         net = analysis.net
-        # From the outside in: an inner choice then has its final path.
+        # From the outside in: an inner choice then has its final path, or is gone.
         paths = {choice: choice for choice in self._choices.values()}
         for choice in sorted(paths, key=lambda path: path.count(".")):
-            index = int(theta[choice].argmax())
-            now = paths[choice]
-            if now not in {name for name, _ in net.named_modules()}:
-                continue  # it lay in a branch that is gone
+            if choice not in paths:
+                continue
+            now, index = paths.pop(choice), int(theta[choice].argmax())
             keep_branch(net, now, index)
-            kept = f"{now}.branches.{index}"
+            branches, kept = f"{now}.branches.", f"{now}.branches.{index}"
             paths = {
                 old: now + new.removeprefix(kept) if f"{new}.".startswith(f"{kept}.") else new
                 for old, new in paths.items()
+                if f"{new}.".startswith(f"{kept}.") or not new.startswith(branches)
             }
         net.graph.lint()
         net.recompile()
@@ -268,6 +269,15 @@ class SuperNet(Search):
         for choice, weights in found.items():
             weights[stored[choice]] = 1
         return found
+
+
+def _repeated_by_branch(rows: tuple[Row, ...]) -> tuple[LayerSpec, ...]:
+    """Every call, counted as a repetition of those that can be taken together with it only."""
+    specs = []
+    for number, row in enumerate(rows):
+        before = [r for r in rows[:number] if r.name == row.name and agree(r.branch, row.branch)]
+        specs.append(replace(row.spec, repeat=len(before)))
+    return tuple(specs)
 
 
 def _check_sampling(sampling: Sampling) -> Sampling:

@@ -16,9 +16,9 @@ cost; where it is kept, there is none. A cost that starts within its target is h
 
 References:
     Burrello et al., "Enhancing Neural Architecture Search with Multiple Hardware Constraints for
-    Deep Learning Model Deployment on Tiny IoT Devices", 2023 (arXiv 2310.07217), for targets with
-    strengths of their own that rise over the first half of the search. There a strength is the loss
-    over the first excess, here over the cost, which is never zero.
+    Deep Learning Model Deployment on Tiny IoT Devices", 2023 (arXiv 2310.07217), for targets on
+    several costs at once. Its library takes the loss over the first excess for a strength, which
+    is no number where there is none; here it is the loss over the cost.
 """
 
 from __future__ import annotations

@@ -231,6 +231,19 @@ def test_a_choice_whose_result_is_unused_stays_as_other_unused_layers_do() -> No
     assert SuperNet(model.export(), params, input_shape=(3, 8, 8)).cost == model.get_cost(hard=True)
 
 
+@pytest.mark.parametrize("taken", range(3))
+def test_branches_may_share_a_layer(taken: int) -> None:
+    layer = nn.Conv2d(3, 3, 1)
+    branches = [nn.Sequential(layer, nn.ReLU()), nn.Sequential(layer, nn.Tanh()), layer]
+    net = nn.Sequential(SuperNetModule(branches), nn.Conv2d(3, 2, 1))
+    model = SuperNet(net, params, input_shape=(3, 4, 4)).eval()
+    with torch.no_grad():
+        model.decisions["0"][taken] = 1.0
+    exported = model.export()  # compares outputs
+    again = SuperNet(exported, params, input_shape=(3, 4, 4))
+    assert again.cost == model.get_cost(hard=True) == 12 + 8
+
+
 def test_an_input_that_no_kept_branch_reads_stays_an_argument() -> None:
     class Ignoring(nn.Module):
         def __init__(self) -> None:

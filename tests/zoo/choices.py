@@ -64,6 +64,21 @@ class Nested(nn.Module):
         return self.head(self.block(self.stem(x)))
 
 
+class Siblings(nn.Module):
+    """A choice between choices: the one that is taken takes the place where the other was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 5, 3, padding=1)
+        one = SuperNetModule([nn.Conv2d(5, 5, 1), nn.Conv2d(5, 5, 3, padding=1)])
+        two = SuperNetModule([nn.Conv2d(5, 5, 3, padding=1, groups=5), conv_norm(5, 5)])
+        self.block = SuperNetModule([one, two])
+        self.head = Head(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(torch.relu(self.stem(x))))
+
+
 class Resolutions(nn.Module):
     """One block at two resolutions, its branches with layers that both calls share."""
 
