@@ -52,15 +52,15 @@ def late_folds(analysis: Analysis) -> tuple[LateFold, ...]:
         (nodes[call.node], rows[call.name]) for call in analysis.found.calls if call.name in rows
     ]
     layers = {node: row for node, row in calls if row.spec.op in ("conv", "linear")}
-    excluded = analysis.found.excluded
+    fixed = analysis.found.fixed
     pairs: Counter[LateFold] = Counter()
     for node, row in calls:
-        if row.name in excluded or not _is_batch_norm(net, node):
+        if row.name in fixed or not _is_batch_norm(net, node):
             continue
         for path, taken in _paths(node.all_input_nodes[0], net):
             layer = layers.get(path[-1])
             branch = taken | {*inside[node], *inside[path[-1]]}
-            if layer is None or layer.name in excluded or not agree(branch, ()):
+            if layer is None or layer.name in fixed or not agree(branch, ()):
                 continue
             alone = all(_readers(step, dict(branch), inside, net) == 1 for step in path)
             if alone and layer.norm is None and torch.equal(row.cin, layer.cout):
