@@ -8,16 +8,35 @@ linear layers and affine ones. Shapes: a count is a number, or broadcasts over `
 from __future__ import annotations
 
 from costs import ste
-from costs.spec import LayerSpec, Scalar, cost
+from costs.spec import FLOAT_BITS, LayerSpec, Scalar, cost
 
 BITS_PER_BYTE = 8
-# Scales, shifts and uncovered modules stay in single precision; a bias is a single-precision number
-# in a float net and the start of a 32-bit accumulator in an integer one.
-UNQUANTIZED_BITS = 32
+
+
+def has_known_work(layer: LayerSpec) -> bool:
+    """Whether the work of a layer follows from its parameters: not that of an "other".
+
+    Example:
+        >>> has_known_work(LayerSpec(name="gru", op="other", cin=1, cout=120))
+        False
+    """
+    return layer.op != "other"
+
+
+def is_moment(layer: LayerSpec) -> bool:
+    """Whether `layer` is what is in memory while one operation runs.
+
+    Example:
+        >>> is_moment(LayerSpec(name="relu", op="moment", cin=0, cout=1024))
+        True
+    """
+    return layer.op == "moment"
 
 
 def _weight_bits(layer: LayerSpec) -> Scalar:
-    bits = UNQUANTIZED_BITS if layer.op in ("affine", "other") else layer.w_bits
+    # Scales, shifts and uncovered modules stay in single precision; a bias is a single-precision
+    # number in a float net and the start of a 32-bit accumulator in an integer one.
+    bits = FLOAT_BITS if layer.op in ("affine", "other") else layer.w_bits
     return bits * layer.num_weights
 
 
@@ -32,19 +51,43 @@ def params(layer: LayerSpec) -> Scalar:
     return layer.num_weights + layer.num_biases
 
 
-@cost(unit="MAC")
+@cost(unit="MAC", covers=has_known_work)
 def macs(layer: LayerSpec) -> Scalar:
     """Multiply-accumulate operations of one call [MAC]; adding a bias is not one.
-
-    Modules that no formula covers count 0: how often a parameter is used is not known.
 
     Example:
         >>> macs(LayerSpec(name="fc", op="linear", cin=64, cout=10, out=(7,)))
         4480.0
     """
-    if layer.op == "other":
-        return 0
     return layer.positions * layer.num_weights
+
+
+@cost(unit="operation", covers=has_known_work)
+def ops(layer: LayerSpec) -> Scalar:
+    """Operations of one call: a multiply-accumulate is one, the addition of a bias another.
+
+    Example:
+        >>> ops(LayerSpec(name="fc", op="linear", cin=64, cout=10, out=(7,)))
+        4550.0
+    """
+    return layer.positions * (layer.num_weights + layer.num_biases)
+
+
+@cost(unit="bit operation", covers=has_known_work)
+def bit_ops(layer: LayerSpec) -> Scalar:
+    """Multiply-accumulates times the bit-widths of both factors; biases left out.
+
+    Affine layers multiply in single precision.
+
+    References:
+        Baskin et al., "UNIQ: Uniform Noise Injection for Non-Uniform Quantization of Neural
+        Networks", 2018 (arXiv 1804.10969), section 4.2, without its term for the accumulator.
+
+    Example:
+        >>> bit_ops(LayerSpec(name="fc", op="linear", cin=64, cout=10, w_bits=4, x_bits=8))
+        20480.0
+    """
+    return layer.positions * layer.x_bits * _weight_bits(layer)
 
 
 @cost(unit="bit", once=True)
@@ -57,7 +100,7 @@ def size_bits(layer: LayerSpec) -> Scalar:
         >>> size_bits(LayerSpec(name="fc", op="linear", cin=64, cout=10, w_bits=4))
         2880.0
     """
-    return _weight_bits(layer) + UNQUANTIZED_BITS * layer.num_biases
+    return _weight_bits(layer) + FLOAT_BITS * layer.num_biases
 
 
 @cost(unit="byte", once=True)
@@ -71,4 +114,18 @@ def size_bytes(layer: LayerSpec) -> Scalar:
         3.0
     """
     packed = ste.ceil_div(_weight_bits(layer), BITS_PER_BYTE)
-    return packed + UNQUANTIZED_BITS // BITS_PER_BYTE * layer.num_biases
+    return packed + FLOAT_BITS // BITS_PER_BYTE * layer.num_biases
+
+
+@cost(unit="byte", peak=True, covers=is_moment)
+def peak_activation_bytes(moment: LayerSpec) -> Scalar:
+    """Live activations while one operation runs [byte]; of a net, the most at any moment.
+
+    An operation needs its inputs, its output and all that later operations will read. Which
+    tensors these are is what the moments of a net say.
+
+    Example:
+        >>> peak_activation_bytes(LayerSpec(name="relu", op="moment", cin=0, cout=1024, x_bits=4))
+        512.0
+    """
+    return moment.cout * moment.x_bits / BITS_PER_BYTE

@@ -15,8 +15,12 @@ from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 import torch
 from torch import Tensor
 
+from costs import ste
+
 Scalar: TypeAlias = float | Tensor
-Op: TypeAlias = Literal["conv", "linear", "affine", "add", "pool", "other"]
+Op: TypeAlias = Literal["conv", "linear", "affine", "add", "pool", "other", "moment"]
+FLOAT_BITS = 32
+"""Bit-width of what no method has quantised: single precision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,7 +35,9 @@ class LayerSpec:
         op: The formula that holds. "affine" is a scale per channel, with a shift if `bias`, that
             stands alone (a norm that folds into no layer, a PReLU): `cin` equals `cout`. "add" and
             "pool" hold no weights. "other" is a module with parameters that no formula covers:
-            `cout` is their number, counted as storage only.
+            `cout` is their number, counted as storage only. "moment" is no layer but what is in
+            memory while one operation runs: `cout` live elements of `x_bits` each. Only a model
+            with `peak` sees moments.
         cin: Live input channels.
         cout: Live output channels.
         kernel: Live taps per axis; empty for a linear layer.
@@ -65,9 +71,9 @@ class LayerSpec:
     groups: Scalar = 1
     depthwise: bool = False
     bias: bool = True
-    w_bits: Scalar = 32
-    x_bits: Scalar = 32
-    y_bits: Scalar = 32
+    w_bits: Scalar = FLOAT_BITS
+    x_bits: Scalar = FLOAT_BITS
+    y_bits: Scalar = FLOAT_BITS
     repeat: int = 0
 
     def __post_init__(self) -> None:
@@ -120,7 +126,7 @@ class LayerSpec:
 
         A bias is not a weight.
         """
-        if self.op in ("add", "pool"):
+        if self.op in ("add", "pool", "moment"):
             return 0
         return self.cout * self.fan_in * self.taps
 
@@ -132,7 +138,7 @@ class LayerSpec:
 
 @runtime_checkable
 class CostModel(Protocol):
-    """What a layer costs. `once` is true of storage, counted for a module's first call only."""
+    """What a layer costs; or, with `peak`, what a moment of the execution needs."""
 
     @property
     def name(self) -> str:
@@ -146,19 +152,30 @@ class CostModel(Protocol):
 
     @property
     def once(self) -> bool:
-        """Whether a module that is called twice costs as much as one called once."""
+        """Whether a module that is called twice costs as much as one called once: storage."""
+        ...
+
+    @property
+    def peak(self) -> bool:
+        """Whether it rates moments, and a net costs what its dearest moment costs."""
+        ...
+
+    def covers(self, layer: LayerSpec, /) -> bool:
+        """Whether the model knows such layers; it takes the others to be free."""
         ...
 
     def __call__(self, layer: LayerSpec, /) -> Scalar:
         """The cost of one call, or `(X, W)` costs if the bit-widths of `layer` form a grid."""
         ...
 
-    def combine(self, costs: Tensor, probability: Tensor) -> Tensor:
-        """One 0-d cost out of the costs of all candidates and the share of each."""
+    @property
+    def combine(self) -> Combine:
+        """Makes one 0-d cost out of the costs of all candidates and the share of each."""
         ...
 
 
 LayerFunction: TypeAlias = Callable[[LayerSpec], Scalar]
+Covers: TypeAlias = Callable[[LayerSpec], bool]
 Combine: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -179,6 +196,16 @@ def expected(costs: Tensor, probability: Tensor) -> Tensor:
     return (costs * probability).sum()
 
 
+def every_layer(layer: LayerSpec) -> bool:
+    """What a model covers that knows all layers.
+
+    Example:
+        >>> every_layer(LayerSpec(name="gru", op="other", cin=1, cout=120))
+        True
+    """
+    return True
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Formula:
     """A function of a layer with its unit: the cost model that `cost` makes.
@@ -190,7 +217,9 @@ class Formula:
     function: LayerFunction
     unit: str
     once: bool
-    combination: Combine
+    peak: bool
+    covers: Covers
+    combine: Combine
 
     def __post_init__(self) -> None:
         if not self.unit.strip():
@@ -208,12 +237,8 @@ class Formula:
         return self.function.__name__
 
     def __call__(self, layer: LayerSpec, /) -> Scalar:
-        """The cost of one call of `layer`, in `unit`."""
-        return self.function(layer)
-
-    def combine(self, costs: Tensor, probability: Tensor) -> Tensor:
-        """One 0-d cost out of `(X, W)` costs and the share of each."""
-        return self.combination(costs, probability)
+        """The cost of one call of `layer`, in `unit`; 0 for a layer that is not covered."""
+        return self.function(layer) if self.covers(layer) else 0
 
     def __reduce__(self) -> str:
         # A bare string tells pickle to store `__module__` and this name; `copy` returns `self`.
@@ -224,13 +249,20 @@ class Formula:
 
 
 def cost(
-    *, unit: str, once: bool = False, combine: Combine = expected
+    *,
+    unit: str,
+    once: bool = False,
+    peak: bool = False,
+    covers: Covers = every_layer,
+    combine: Combine = expected,
 ) -> Callable[[LayerFunction], Formula]:
     """Makes a cost model of the function below it; the model takes the function's name.
 
     Args:
         unit: Unit of the value, in the singular.
         once: Whether the cost is storage, counted for the first call of a module only.
+        peak: Whether the function rates moments; the largest one is then the cost of a net.
+        covers: Tells which layers the function knows; the others are free, and listed by name.
         combine: How the costs of candidates become one; the expectation unless candidates run side
             by side.
 
@@ -249,7 +281,9 @@ def cost(
     """
 
     def decorate(function: LayerFunction) -> Formula:
-        return Formula(function=function, unit=unit, once=once, combination=combine)
+        return Formula(
+            function=function, unit=unit, once=once, peak=peak, covers=covers, combine=combine
+        )
 
     return decorate
 
@@ -258,9 +292,10 @@ def total(model: CostModel, layers: Iterable[tuple[LayerSpec, Tensor]]) -> Tenso
     """The cost of a net: the combined costs of its calls, added up.
 
     Args:
-        model: The cost model. If it counts `once`, repeated calls of a module are left out.
+        model: The cost model. If it counts `once`, repeated calls of a module are left out; with
+            `peak`, the largest cost counts instead of the sum.
         layers: Each call with the share of its candidates: `(X, W)`, or 0-d where there is nothing
-            to choose.
+            to choose. For a model with `peak`: each moment.
 
     Returns:
         A 0-d floating tensor in the unit of `model`, differentiable with respect to the counts and
@@ -283,7 +318,9 @@ def total(model: CostModel, layers: Iterable[tuple[LayerSpec, Tensor]]) -> Tenso
         for layer, probability in layers
         if not (model.once and layer.repeat > 0)
     ]
-    return sum(terms[1:], start=terms[0]) if terms else torch.zeros((), dtype=torch.float64)
+    if not terms:
+        return torch.zeros((), dtype=torch.float64)
+    return ste.largest(torch.stack(terms)) if model.peak else sum(terms[1:], start=terms[0])
 
 
 def _fits(costs: Tensor, probability: Tensor) -> bool:

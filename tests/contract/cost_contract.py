@@ -1,7 +1,8 @@
 """What every cost model must do. A plug-in proves itself by inheriting `CostContract`.
 
-Override the fixtures `model` and `reference`, and `relaxed` if the model has steps in it. Hardware
-that runs only some layers or bit-widths narrows `layers`, `w_bits` and `x_bits`.
+Override the fixtures `model` and `reference`, and `tangent` if the model has steps in it. Hardware
+that runs only some layers or bit-widths narrows `layers`, `w_bits` and `x_bits`, and sets
+`searched_kernels` to false where the taps of a kernel cannot be fractions.
 
 Shapes: `X` candidate bit-widths of the input `(X, 1)`, `W` of the weights `(1, W)`.
 """
@@ -71,7 +72,9 @@ def _number(value: Scalar) -> float:
     return value.item() if isinstance(value, Tensor) else float(value)
 
 
-def _relax(layer: LayerSpec, scale: float = 1.0) -> tuple[LayerSpec, dict[str, Tensor]]:
+def _relax(
+    layer: LayerSpec, scale: float = 1.0, *, taps: bool = True
+) -> tuple[LayerSpec, dict[str, Tensor]]:
     """The layer with leaf tensors for its channels, taps and bits, and these leaves by name."""
     leaves = {
         "cin": _tensor(float(layer.cin) * scale),
@@ -79,8 +82,9 @@ def _relax(layer: LayerSpec, scale: float = 1.0) -> tuple[LayerSpec, dict[str, T
         "w_bits": _tensor(float(layer.w_bits)),
         "x_bits": _tensor(float(layer.x_bits)),
     }
-    taps = {f"kernel[{i}]": _tensor(float(tap) * scale) for i, tap in enumerate(layer.kernel)}
-    for leaf in (*leaves.values(), *taps.values()):
+    searched = layer.kernel if taps else ()
+    kernel = {f"kernel[{i}]": _tensor(float(tap) * scale) for i, tap in enumerate(searched)}
+    for leaf in (*leaves.values(), *kernel.values()):
         leaf.requires_grad_()
     relaxed = replace(
         layer,
@@ -88,9 +92,15 @@ def _relax(layer: LayerSpec, scale: float = 1.0) -> tuple[LayerSpec, dict[str, T
         cout=leaves["cout"],
         w_bits=leaves["w_bits"],
         x_bits=leaves["x_bits"],
-        kernel=tuple(taps.values()),
+        kernel=tuple(kernel.values()) or layer.kernel,
     )
-    return relaxed, {**leaves, **taps}
+    return relaxed, {**leaves, **kernel}
+
+
+def _numbers(layer: LayerSpec) -> LayerSpec:
+    """The layer with plain numbers in the place of tensors."""
+    values = {f: _number(getattr(layer, f)) for f in ("cin", "cout", "w_bits", "x_bits")}
+    return replace(layer, **values, kernel=tuple(_number(tap) for tap in layer.kernel))
 
 
 def _slopes(formula: Formula, layer: LayerSpec, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -101,12 +111,12 @@ def _slopes(formula: Formula, layer: LayerSpec, leaves: dict[str, Tensor]) -> di
     return dict(zip(leaves, slopes, strict=True))
 
 
-def _grown(layer: LayerSpec) -> Iterator[tuple[str, list[LayerSpec]]]:
+def _grown(layer: LayerSpec, *, taps: bool) -> Iterator[tuple[str, list[LayerSpec]]]:
     """For each count, its name and the layer with ever more of it, whole and fractional."""
     steps = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 8.0, 17.0]
     yield "cin", [replace(layer, cin=step) for step in steps]
     yield "cout", [replace(layer, cout=step) for step in steps]
-    for axis in range(len(layer.kernel)):
+    for axis in range(len(layer.kernel) if taps else 0):
         before, after = layer.kernel[:axis], layer.kernel[axis + 1 :]
         yield f"kernel[{axis}]", [replace(layer, kernel=(*before, s, *after)) for s in steps]
     for axis in range(len(layer.out)):
@@ -120,6 +130,11 @@ class CostContract:
     layers: ClassVar[tuple[LayerSpec, ...]] = LAYERS
     w_bits: ClassVar[tuple[float, ...]] = (2.0, 4.0, 8.0)
     x_bits: ClassVar[tuple[float, ...]] = (4.0, 8.0)
+    searched_kernels: ClassVar[bool] = True
+
+    def relax(self, layer: LayerSpec, scale: float = 1.0) -> tuple[LayerSpec, dict[str, Tensor]]:
+        """The layer with leaf tensors where a search has them, and these leaves by name."""
+        return _relax(layer, scale, taps=self.searched_kernels)
 
     @pytest.fixture
     def model(self) -> CostModel:
@@ -132,9 +147,13 @@ class CostContract:
         raise NotImplementedError("override the fixture `reference` with a count of your own")
 
     @pytest.fixture
-    def relaxed(self, model: CostModel) -> Formula:
-        """The smooth function whose slope the model follows; the model itself without steps."""
-        return model
+    def tangent(self, model: CostModel) -> Callable[[LayerSpec], Formula]:
+        """The smooth function whose slope the model follows at a layer.
+
+        That is the model itself if it has no steps. Where it has, each step is a straight line
+        through its value at that layer.
+        """
+        return lambda layer: model
 
     @classmethod
     def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
@@ -152,16 +171,17 @@ class CostContract:
         assert model.name.isidentifier()
         assert model.unit.strip()
         assert isinstance(model.once, bool)
+        assert isinstance(model.peak, bool)
 
     def test_whole_numbers_cost_what_counting_finds(
         self, model: CostModel, reference: Callable[[LayerSpec], float], layer: LayerSpec
     ) -> None:
         counted = reference(layer)
         assert _number(model(layer)) == pytest.approx(counted, rel=1e-9)
-        assert _number(model(_relax(layer)[0])) == pytest.approx(counted, rel=1e-9)
+        assert _number(model(self.relax(layer)[0])) == pytest.approx(counted, rel=1e-9)
 
     def test_never_falls_when_a_count_grows(self, model: CostModel, layer: LayerSpec) -> None:
-        for count, grown in _grown(layer):
+        for count, grown in _grown(layer, taps=self.searched_kernels):
             values = [_number(model(spec)) for spec in grown]
             assert values[0] >= 0, f"negative for the smallest {count}: {values}"
             assert values == sorted(values), f"falls while {count} grows: {values}"
@@ -191,7 +211,7 @@ class CostContract:
     def test_gradients_are_finite_at_the_edges(
         self, model: CostModel, layer: LayerSpec, channels: float
     ) -> None:
-        relaxed, leaves = _relax(layer)
+        relaxed, leaves = self.relax(layer)
         for name in ("cin", "cout"):
             leaves[name] = _tensor(channels).requires_grad_()
         relaxed = replace(relaxed, cin=leaves["cin"], cout=leaves["cout"])
@@ -201,9 +221,14 @@ class CostContract:
 
     @pytest.mark.parametrize("scale", [0.57, 1.0])
     def test_gradients_are_finite_differences_of_the_relaxed_cost(
-        self, model: CostModel, relaxed: Formula, layer: LayerSpec, scale: float
+        self,
+        model: CostModel,
+        tangent: Callable[[LayerSpec], Formula],
+        layer: LayerSpec,
+        scale: float,
     ) -> None:
-        spec, leaves = _relax(layer, scale)
+        spec, leaves = self.relax(layer, scale)
+        smooth = tangent(_numbers(spec))
         step = 1e-4
         for name, slope in _slopes(model, spec, leaves).items():
             leaf = leaves[name]
@@ -211,20 +236,44 @@ class CostContract:
             for sign in (1, -1):
                 with torch.no_grad():
                     leaf.add_(sign * step)
-                    ends.append(_number(relaxed(spec)))
+                    ends.append(_number(smooth(spec)))
                     leaf.sub_(sign * step)
             difference = (ends[0] - ends[1]) / (2 * step)
             assert slope.item() == pytest.approx(difference, rel=1e-6, abs=1e-6), name
 
+    @pytest.mark.parametrize("seed", range(5))
+    def test_descent_from_anywhere_never_raises_the_cost(
+        self, model: CostModel, layer: LayerSpec, seed: int
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        spec, leaves = self.relax(layer)
+        with torch.no_grad():
+            for name, leaf in leaves.items():
+                most = 8 if "bits" in name else 2 * leaf.item() + 20
+                leaf.copy_(most * torch.rand((), generator=generator))
+        slopes = _slopes(model, spec, leaves)
+        cost = _number(model(spec))
+        steepest = max(slope.abs().item() for slope in slopes.values()) or 1.0
+        for step in (0.01, 0.3, 2.0, 20.0):
+            with torch.no_grad():
+                for name, slope in slopes.items():
+                    leaves[name].sub_(step * slope / steepest).clamp_(min=0)
+            after = _number(model(spec))
+            assert after <= cost * (1 + 1e-12), f"a step of {step} raises {cost} to {after}"
+            cost = after
+
+    def test_layers_that_are_not_covered_are_free(self, model: CostModel, layer: LayerSpec) -> None:
+        assert model.covers(layer) or _number(model(layer)) == 0
+
     def test_single_precision_agrees_with_double(self, model: CostModel, layer: LayerSpec) -> None:
-        double, _ = _relax(layer)
+        double, _ = self.relax(layer)
         single = replace(
             layer, cin=torch.tensor(float(layer.cin)), cout=torch.tensor(float(layer.cout))
         )
         assert _number(model(single)) == pytest.approx(_number(model(double)), rel=1e-5)
 
     def test_leaves_its_argument_as_it_was(self, model: CostModel, layer: LayerSpec) -> None:
-        spec, leaves = _relax(layer)
+        spec, leaves = self.relax(layer)
         before: dict[str, Any] = {field.name: getattr(spec, field.name) for field in fields(spec)}
         values = {name: (leaf.item(), leaf._version) for name, leaf in leaves.items()}
         model(spec)
@@ -237,7 +286,7 @@ class CostContract:
     ) -> None:
         certain = torch.ones((), dtype=torch.float64)
         calls = [(replace(layer, repeat=repeat), certain) for repeat in range(3)]
-        counted = 1 if model.once else 3
+        counted = 1 if model.once or model.peak else 3
         assert total(model, calls).item() == pytest.approx(
             counted * _number(model(layer)), rel=1e-9
         )

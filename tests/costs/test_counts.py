@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import doctest
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +13,21 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import costs
-from costs import MODELS, CostModel, LayerSpec, Scalar, macs, params, size_bits, size_bytes, total
+from costs import (
+    COUNTS,
+    MODELS,
+    CostModel,
+    LayerSpec,
+    Scalar,
+    bit_ops,
+    macs,
+    ops,
+    params,
+    peak_activation_bytes,
+    size_bits,
+    size_bytes,
+    total,
+)
 from costs import counts as counts_module
 from tests.contract.cost_contract import LAYERS, CostContract
 
@@ -69,6 +85,9 @@ def count_bytes(layer: LayerSpec) -> float:
     return packed.nbytes + np.zeros(full, dtype=np.int32).nbytes
 
 
+STORED = ("conv", "linear", "affine")
+
+
 class TestParams(CostContract):
     @pytest.fixture
     def model(self) -> CostModel:
@@ -87,6 +106,34 @@ class TestMacs(CostContract):
     @pytest.fixture
     def reference(self) -> Callable[[LayerSpec], float]:
         return count_macs
+
+
+class TestOps(CostContract):
+    @pytest.fixture
+    def model(self) -> CostModel:
+        return ops
+
+    @pytest.fixture
+    def reference(self) -> Callable[[LayerSpec], float]:
+        def count(layer: LayerSpec) -> float:
+            additions = math.prod(layer.out) * float(layer.cout) if layer.bias else 0
+            return count_macs(layer) + (additions if layer.op in STORED else 0)
+
+        return count
+
+
+class TestBitOps(CostContract):
+    @pytest.fixture
+    def model(self) -> CostModel:
+        return bit_ops
+
+    @pytest.fixture
+    def reference(self) -> Callable[[LayerSpec], float]:
+        def count(layer: LayerSpec) -> float:
+            w_bits = 32 if layer.op == "affine" else float(layer.w_bits)
+            return count_macs(layer) * w_bits * float(layer.x_bits)
+
+        return count
 
 
 class TestSizeBits(CostContract):
@@ -109,14 +156,31 @@ class TestSizeBytes(CostContract):
         return count_bytes
 
     @pytest.fixture
-    def relaxed(self) -> Callable[[LayerSpec], Scalar]:
-        return lambda layer: size_bits(layer) / 8
+    def tangent(self) -> Callable[[LayerSpec], Callable[[LayerSpec], Scalar]]:
+        return lambda _: lambda layer: size_bits(layer) / 8
 
     @pytest.mark.parametrize("w_bits", [1, 2, 3, 5, 7])
     def test_weights_of_any_width_are_packed_into_whole_bytes(self, w_bits: int) -> None:
         for layer in LAYERS:
             narrow = replace(layer, w_bits=w_bits)
             assert float(size_bytes(narrow)) == count_bytes(narrow), layer.name
+
+
+class TestPeakActivationBytes(CostContract):
+    """A moment is a number of live elements and their width."""
+
+    layers: ClassVar[tuple[LayerSpec, ...]] = tuple(
+        LayerSpec(name=f"moment_{elements}", op="moment", cin=0, cout=elements, x_bits=8)
+        for elements in (1, 13, 4096)
+    )
+
+    @pytest.fixture
+    def model(self) -> CostModel:
+        return peak_activation_bytes
+
+    @pytest.fixture
+    def reference(self) -> Callable[[LayerSpec], float]:
+        return lambda moment: torch.zeros(int(moment.cout), dtype=torch.int8).nbytes
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=[layer.name for layer in LAYERS])
@@ -178,8 +242,18 @@ def test_models_are_listed_by_name_and_cannot_be_replaced() -> None:
         "macs": "MAC",
         "size_bits": "bit",
         "size_bytes": "byte",
+        "ops": "operation",
+        "bit_ops": "bit operation",
+        "peak_activation_bytes": "byte",
+        "mpic_cycles": "cycle",
+        "mpic_energy": "joule",
+        "gap8_cycles": "cycle",
+        "ne16_cycles": "cycle",
+        "diana_cycles": "cycle",
     }
-    assert [name for name, model in MODELS.items() if not model.once] == ["macs"]
+    storage = ["params", "size_bits", "size_bytes"]
+    assert [name for name, model in MODELS.items() if model.once] == storage
+    assert list(COUNTS) == ["params", "macs", "size_bits", "size_bytes"]
     with pytest.raises(TypeError):
         MODELS["params"] = macs  # type: ignore[index]
 

@@ -50,12 +50,14 @@ class Overhead:
     name = "overhead"
     unit = "cycle"
     once = False
+    peak = False
+    combine = staticmethod(expected)
+
+    def covers(self, layer: LayerSpec, /) -> bool:
+        return True
 
     def __call__(self, layer: LayerSpec, /) -> Scalar:
         return 5
-
-    def combine(self, costs: Tensor, probability: Tensor) -> Tensor:
-        return expected(costs, probability)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +196,29 @@ def test_total_counts_storage_once_and_work_at_every_call() -> None:
 
 def test_total_takes_any_object_with_the_protocol() -> None:
     assert total(Overhead(), iter([(CONV, CERTAIN)])).item() == 5
+
+
+@cost(unit="byte", peak=True, covers=lambda layer: layer.op == "moment")
+def memory(moment: LayerSpec) -> Scalar:
+    return moment.cout
+
+
+def test_the_dearest_moment_is_what_a_net_needs_and_those_close_behind_press_too() -> None:
+    sizes = torch.tensor([10.0, 9.0, 1.0], requires_grad=True)
+    moments = [
+        (LayerSpec(name=f"{i}", op="moment", cin=0, cout=size), CERTAIN)
+        for i, size in enumerate(sizes)
+    ]
+    value = total(memory, moments)
+    assert value.item() == 10
+    (slopes,) = torch.autograd.grad(value, sizes)
+    assert slopes.sum().item() == pytest.approx(1)
+    assert slopes[0] > slopes[1] > 0.25 and slopes[2] < 1e-3
+
+
+def test_a_layer_that_a_model_does_not_cover_is_free() -> None:
+    assert memory(CONV) == 0
+    assert total(memory, [(CONV, CERTAIN)]).item() == 0
 
 
 def test_total_of_nothing_is_zero() -> None:

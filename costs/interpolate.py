@@ -1,0 +1,65 @@
+"""Straight lines between measured points, over any number of axes.
+
+Shapes: `D` axes with `N_1` to `N_D` knots each; points broadcast against each other to `P`.
+
+References:
+    Press et al., "Numerical Recipes", 3rd edition, 2007, section 3.6 (interpolation on a grid).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Numbers = tuple[float, ...]
+
+
+@functools.lru_cache(maxsize=1024)
+def _constant(numbers: Numbers, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Kept: a copy to the device for each layer and step would cost more than the arithmetic.
+    with torch.inference_mode(False):  # else it could never be part of a gradient
+        return torch.tensor(numbers, dtype=dtype, device=device)
+
+
+def on_grid(knots: Sequence[Numbers], values: Numbers, points: Sequence[Tensor]) -> Tensor:
+    """The value at `points` of the function that is linear along each axis between its knots.
+
+    Beyond the outermost knots it goes on with their slope; along an axis of one knot it does not
+    change.
+
+    Args:
+        knots: `D` rising sequences.
+        values: `(N_1 * ... * N_D,)`, the last axis changes fastest.
+        points: `D` tensors, of shapes that broadcast to `P`.
+
+    Returns:
+        `P`, differentiable in the points.
+
+    Example:
+        >>> at = torch.tensor(4.0)
+        >>> on_grid([(0.0, 8.0), (2.0, 6.0)], (0.0, 4.0, 8.0, 12.0), [at, at]).item()
+        6.0
+    """
+    like = points[0]
+    left = _constant(values, like.dtype, like.device).reshape([len(axis) for axis in knots])
+    for axis in reversed(range(len(knots))):
+        weights = _weights(points[axis], knots[axis])
+        ahead = (1,) * axis
+        left = (left * weights.reshape(*weights.shape[:-1], *ahead, -1)).sum(-1)
+    return left
+
+
+def _weights(point: Tensor, knots: Numbers) -> Tensor:
+    """`(P, N)` weights of the knots of one axis: those of the two around a point add up to 1."""
+    if len(knots) == 1:
+        return torch.ones_like(point)[..., None]
+    places = _constant(knots, point.dtype, point.device)
+    index = torch.bucketize(point.detach(), places[1:-1])
+    start, end = places[index], places[index + 1]
+    share = ((point - start) / (end - start))[..., None]
+    position = torch.arange(len(knots), device=point.device)
+    first = position == index[..., None]
+    return first * (1 - share) + first.roll(1, -1) * share
