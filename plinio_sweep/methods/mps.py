@@ -425,8 +425,14 @@ class MPS(Search):
 
     def _quantizers(self, theta: Theta, steps: Tensor) -> dict[str, Tensor]:
         """What each quantiser is told."""
-        names = [plan.name for plan in self.sites.quantizers]
-        found = dict(zip([f"{name}.steps" for name in names], steps.unbind(1), strict=True))
+        plans = self.sites.quantizers
+        names = [plan.name for plan in plans]
+        # The range of an input is that of the data. To train it would need the gradient of the
+        # first layer's input, which can cost more than all other layers.
+        given = [f"{name}.steps" for name in names]
+        pairs = zip(plans, steps.unbind(1), strict=True)
+        parts = [step.detach() if plan.measured else step for plan, step in pairs]
+        found = dict(zip(given, parts, strict=True))
         if len(self.x_bits) > 1:
             weights = theta["activations"][:, self._agreed].unbind(1)
             found |= zip([f"{name}.weights" for name in names], weights, strict=True)
@@ -593,7 +599,7 @@ class MPS(Search):
         for index, (plan, signed) in enumerate(zip(self.sites.quantizers, signs, strict=True)):
             candidate = chosen[plan.decision]
             clip = self.log_clip.detach()[index, candidate : candidate + 1].clone()
-            learns = self.log_clip.requires_grad
+            learns = self.log_clip.requires_grad and not plan.measured
             found[plan.name] = Quantizer(
                 (self.x_bits[candidate],), signed=signed, log_clip=nn.Parameter(clip, learns)
             )
