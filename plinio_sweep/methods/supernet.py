@@ -272,11 +272,12 @@ class SuperNet(Search):
 
 
 def _repeated_by_branch(rows: tuple[Row, ...]) -> tuple[LayerSpec, ...]:
-    """Every call, counted as a repetition of those that can be taken together with it only."""
+    """Every call, no repetition of those that can't be taken together with it."""
     specs = []
     for number, row in enumerate(rows):
-        before = [r for r in rows[:number] if r.name == row.name and agree(r.branch, row.branch)]
-        specs.append(replace(row.spec, repeat=len(before)))
+        before = [earlier.branch for earlier in rows[:number] if earlier.name == row.name]
+        apart = sum(not agree(branch, row.branch) for branch in before)
+        specs.append(replace(row.spec, repeat=row.spec.repeat - apart))
     return tuple(specs)
 
 

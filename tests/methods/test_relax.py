@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from plinio_sweep.methods.relax import discrete, entropy, icv, relax, straight_through
 from plinio_sweep.methods.supernet import SuperNet, SuperNetModule
 
+untimed = settings(deadline=None, derandomize=True, database=None)
 logits = st.lists(st.floats(-5, 5), min_size=2, max_size=6).map(torch.tensor)
 
 
@@ -23,6 +24,7 @@ def blocks(count: int) -> SuperNet:
     return SuperNet(nn.Sequential(*made), input_shape=(4,), sampling="softmax")
 
 
+@untimed
 @given(logits, st.floats(0.05, 5))
 def test_relaxed_weights_sum_to_one_and_agree_with_the_discrete_choice(
     values: torch.Tensor, temperature: float
@@ -42,6 +44,7 @@ def test_icv_of_open_choices_is_that_of_plinio(count: int) -> None:
     assert icv(model.theta()).item() == pytest.approx(2 * (1 / count) ** 2 / 1e-3, rel=1e-4)
 
 
+@untimed
 @given(logits)
 def test_icv_is_mean_over_spread(values: torch.Tensor) -> None:
     theta = relax(values.double(), 1.0)

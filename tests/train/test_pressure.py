@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from tests.messages import is_sentence
 
 COSTS: dict[str, CostModel] = {"params": params, "macs": macs}
 PARAMS, MACS = 4 * 6 + 6 + 6 * 2 + 2, 4 * 6 + 6 * 2
+untimed = settings(deadline=None, derandomize=True, database=None)
 positive = st.floats(1e-3, 1e3)
 
 
@@ -52,6 +53,7 @@ def test_full_strength_weighs_the_seed_cost_like_the_seed_loss() -> None:
     assert pressure(strength=2.0)(searched()).item() == pytest.approx(2 * 0.5)
 
 
+@untimed
 @given(strength=positive, loss=positive)
 def test_strength_is_relative_to_the_units_of_loss_and_cost(strength: float, loss: float) -> None:
     model = searched({"params": params, "bits": size_bits})
@@ -94,6 +96,7 @@ def test_without_a_ramp_the_first_epoch_has_full_pressure() -> None:
     assert pressure().at(0.0) == pressure().full
 
 
+@untimed
 @given(st.floats(0, 0.99), st.floats(0, 1), st.floats(0, 1))
 def test_pressure_never_falls(ramp: float, one: float, other: float) -> None:
     rising = Pressure(term=product, full=3.0, ramp=ramp)
@@ -200,6 +203,7 @@ def test_gradient_descent_ends_at_the_first_net_within_the_budget() -> None:
     assert budget.kept({name: model.get_cost(name, hard=True).item() for name in COSTS})
 
 
+@untimed
 @given(
     costs=st.tuples(st.floats(0, 1e9), st.floats(0, 1e9)),
     targets=st.tuples(st.floats(1e-6, 1e9), st.floats(1e-6, 1e9)),
