@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from costs import MODELS, CostModel, size_bytes
+from costs import COUNTS, MODELS, CostModel, size_bytes
 from plinio_sweep.sweep.definition import describe
 from plinio_sweep.sweep.result import Objective
 from plinio_sweep.sweep.space import Space
@@ -106,12 +106,13 @@ class Sweep:
         for name in targets:
             if name not in self.models:
                 raise ValueError(
-                    f"`pressure` must have targets for costs among {list(self.models)}, but has "
-                    f"one for {name!r}; correct the name, or add it to `costs`."
+                    f"`pressure` must have targets for costs among "
+                    f"{list({**MODELS, **self.models})}, but has one for {name!r}; correct the "
+                    f"name, or add it to `costs`."
                 )
 
     def _check_name(self, where: str, name: str) -> None:
-        known = [*self.task.metrics, *self.models]
+        known = list(dict.fromkeys([*self.task.metrics, *self.models, *MODELS]))
         if name not in known:
             raise ValueError(
                 f"`{where}` must name metrics and costs among {known}, but got {name!r}; correct "
@@ -120,9 +121,12 @@ class Sweep:
 
     @property
     def models(self) -> Mapping[str, CostModel]:
-        """Every cost model of the study by name."""
+        """Every cost model of the study by name: counts, what it names, and its own."""
+        targets = self.pressure.targets if isinstance(self.pressure, Budget) else ()
+        names = [name.removeprefix("-") for name in (*self.objectives, *self.limits, *targets)]
+        named = {name: MODELS[name] for name in names if name in MODELS}
         pressing = (self.pressure,) if isinstance(self.pressure, CostModel) else ()
-        return {**MODELS, **{model.name: model for model in (*pressing, *self.costs)}}
+        return {**COUNTS, **named, **{model.name: model for model in (*pressing, *self.costs)}}
 
     @property
     def axes(self) -> tuple[Objective, ...]:

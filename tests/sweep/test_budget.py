@@ -105,6 +105,12 @@ def test_a_target_that_moved_is_drift(settings: Settings) -> None:
     open_study(moved, settings, accept_drift=True)
 
 
+def test_costs_with_a_target_are_those_of_the_study() -> None:
+    sweep = tiny(pressure=Budget(targets={"gap8_cycles": 1e4}))
+    assert "gap8_cycles" in sweep.models
+    assert "gap8_cycles" not in tiny().models
+
+
 def test_a_budget_names_costs_of_the_study() -> None:
     with pytest.raises(ValueError, match=r"`pressure` must have targets.*'latency'") as error:
         tiny(pressure=Budget(targets={"latency": 3.0}))

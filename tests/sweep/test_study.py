@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 import pytest
 
-from costs import MODELS, cost
+from costs import COUNTS, cost
 from plinio_sweep.sweep.result import Objective
 from plinio_sweep.sweep.study import tpe
 from tests.messages import is_sentence
@@ -29,7 +29,7 @@ def test_objectives_become_axes_with_sense_kind_and_unit() -> None:
 
 
 def test_own_costs_stand_beside_the_built_in_ones() -> None:
-    assert tiny(costs=(my_cycles,)).models == {**MODELS, "my_cycles": my_cycles}
+    assert tiny(costs=(my_cycles,)).models == {**COUNTS, "my_cycles": my_cycles}
     assert tiny(pressure=my_cycles).models["my_cycles"] is my_cycles
 
 
