@@ -2,7 +2,7 @@
 
 Every output channel (or every layer) has logits `a_p` over the bit-widths `p > 0`, `p / max p` at
 the start; every set of channels that live and die together has, where 0 bit is among the
-candidates, a logit `z`. With temperature `T` (and Gumbel noise on all logits, as a setting),
+candidates, a logit `z`, 0 at the start. With temperature `T` (and Gumbel noise on all logits, as a setting),
 
     theta_0 = sigmoid(z / T - mean over rows of logsumexp(a / T))       pruned
     theta_p = (1 - theta_0) softmax(a / T)_p                            at p bits
@@ -66,10 +66,6 @@ from plinio_sweep.methods.relax import (
 )
 from plinio_sweep.methods.rows import RowLayer, Rows
 from plinio_sweep.methods.search import Architecture, Costs, Search, Shapes, Theta, given
-
-# Where a channel starts out against its bit-widths: pruned with a probability of 2 %. A channel
-# that starts half pruned halves what the net computes.
-_START_PRUNED = -2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,8 +266,7 @@ class MPS(Search):
             self._hold(f"_inside_{index}", torch.arange(len(matrix)).repeat_interleave(tall))
         count = int(decision.max()) + 1 if len(decision) else 0
         self._add("weights", _start(self.widths, count).to(like), fixed=len(self.widths) == 1)
-        pruned = torch.full((table.size - 1,), _START_PRUNED).to(like)
-        self._add("channels", pruned, fixed=not self.prunes)
+        self._add("channels", like.new_zeros(table.size - 1), fixed=not self.prunes)
         activations = _start(self.x_bits, self.sites.decisions).to(like)
         self._add("activations", activations, fixed=len(self.x_bits) == 1)
         signs = [float(plan.signed) for plan in self.sites.quantizers]
