@@ -2,7 +2,8 @@
 
 Every output channel (or every layer) has logits `a_p` over the bit-widths `p > 0`, `p / max p` at
 the start; every set of channels that live and die together has, where 0 bit is among the
-candidates, a logit `z`, 0 at the start. With temperature `T` (and Gumbel noise on all logits, as a setting),
+candidates, a logit `z`, 0 at the start. With temperature `T` (and Gumbel noise on all logits, as a
+setting),
 
     theta_0 = sigmoid(z / T - mean over rows of logsumexp(a / T))       pruned
     theta_p = (1 - theta_0) softmax(a / T)_p                            at p bits
