@@ -87,13 +87,23 @@ def run(study: Path, trials: int | None, workers: int, accept_drift: bool) -> No
 @click.argument("study", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="For machines; the form is stable.")
 @click.option("--plot", type=_FILE, help="Also write the front as .png, .svg or .html.")
-def show(study: Path, as_json: bool, plot: Path | None) -> None:
-    """Prints the front of STUDY as a table."""
+@click.option("--model", "models", multiple=True, help="A cost model to score the trials by.")
+@click.option("--bits", help="Of weights and activations of float layers, as 8,8; for --model.")
+def show(
+    study: Path, as_json: bool, plot: Path | None, models: tuple[str, ...], bits: str | None
+) -> None:
+    """Prints the front of STUDY as a table; with --model, its front under other costs."""
     from plinio_sweep.settings import load_settings
     from plinio_sweep.sweep.reading import read_study
     from plinio_sweep.view import report
 
     record = read_study(study, load_settings(study))
+    if models:
+        from plinio_sweep.commands.stored import rescored
+
+        record = rescored(study, record, models, bits)
+    elif bits is not None:
+        raise ValueError("`--bits` must go with `--model`, but there is none; name a cost model.")
     if plot is not None:
         from plinio_sweep.view.figure import save_front
 
@@ -121,14 +131,16 @@ def export(study: Path, trial: int, directory: Path) -> None:
 
 @main.command()
 @click.argument("net")
-@click.option("--model", "models", multiple=True, help="A cost model; all built-in by default.")
+@click.option("--model", "models", multiple=True, help="A cost model; plain counts by default.")
+@click.option("--bits", help="Of weights and activations of float layers, as 8,8.")
+@click.option("--trial", type=int, help="Of a study: the net of this trial, not the seed net.")
 @click.option("--input-shape", help="Without the batch, as 3,32,32; several with ';'.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def cost(net: str, models: tuple[str, ...], input_shape: str | None, as_json: bool) -> None:
+def cost(net: str, **options: Any) -> None:
     """Counts NET layer by layer: a study file, file.py:name or module:name."""
     from plinio_sweep.commands.cost import print_costs
 
-    print_costs(net, models, input_shape, as_json)
+    print_costs(net, **options)
 
 
 @main.command()

@@ -19,9 +19,9 @@ from tests.terminal import NAME, Done, command, environment, invoke, run, write_
 VERBS = {
     "check": ["study"],
     "run": ["study", "--trials", "--workers", "--accept-drift"],
-    "show": ["study", "--json", "--plot"],
+    "show": ["study", "--json", "--plot", "--model", "--bits"],  # fronts under other costs
     "export": ["study", "trial", "directory"],
-    "cost": ["net", "--model", "--input-shape", "--json"],
+    "cost": ["net", "--model", "--bits", "--trial", "--input-shape", "--json"],
     "serve": ["study", "--host", "--port"],
 }
 

@@ -19,7 +19,7 @@ from plinio_sweep.sweep.trial import seed_net
 from plinio_sweep.train.loop import fit
 from plinio_sweep.train.pressure import Pressure
 from plinio_sweep.train.recipe import Phase, Split, Splits
-from plinio_sweep.view.report import format_cost
+from plinio_sweep.view.report import format_cost, uncovered_lines
 
 
 def check_study(path: Path) -> None:
@@ -46,9 +46,8 @@ def check_study(path: Path) -> None:
     click.echo(f"{search.table}\n")
     for name, value in report.totals.items():
         click.echo(f"seed {name}: {format_cost(value, report.units[name])}")
-    if report.uncovered:
-        layers = ", ".join(report.uncovered)
-        click.echo(f"counted as storage only, no formula covers their work: {layers}")
+    for line in uncovered_lines(report.uncovered):
+        click.echo(line)
     click.echo(f"one step of {', '.join(sweep.space.orders)}: done")
     sys.stdout.flush()
 

@@ -12,60 +12,85 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor, nn
+from torch import nn
 
-from costs import MODELS, CostModel
+from costs import COUNTS
+from plinio_sweep.commands.models import resolve_models
+from plinio_sweep.commands.stored import stored_net
 from plinio_sweep.graph.count import CostReport, cost_of
-from plinio_sweep.graph.trace import random_inputs
+from plinio_sweep.graph.trace import Inputs, random_inputs
 from plinio_sweep.plugin import load_study, resolve
 from plinio_sweep.settings import load_settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.sweep.drive import ground_of
+from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.trial import seed_net
+from plinio_sweep.view.report import uncovered_lines
 
 
 def print_costs(
-    reference: str, models: tuple[str, ...], input_shape: str | None, as_json: bool
+    reference: str,
+    *,
+    models: tuple[str, ...],
+    bits: str | None,
+    trial: int | None,
+    input_shape: str | None,
+    as_json: bool,
 ) -> None:
     """Prints the costs of what `reference` names.
 
     Raises:
-        ValueError: For an unknown net or model, or no input shape where one is needed.
+        ValueError: For an unknown net, trial or model, or no input shape where one is needed.
     """
-    net, example, own = _net(reference, input_shape)
-    known = {**MODELS, **own}
-    chosen = {_model(name, known).name: _model(name, known) for name in models or known}
-    report = cost_of(net, example, chosen)
+    if reference.endswith(".py"):
+        sweep = load_study(Path(reference))
+        own = sweep.models
+        net, example = _net_of_study(sweep, Path(reference), trial, input_shape)
+    else:
+        own = COUNTS
+        net, example = _net(reference, trial, input_shape)
+    report = cost_of(net, example, resolve_models(models, own, bits))
     if as_json:
         form = {"totals": report.totals, "units": report.units, "layers": report.layers}
         click.echo(json.dumps({**form, "uncovered": report.uncovered}, indent=2))
     else:
         Console().print(_table(report))
-        if report.uncovered:
-            click.echo(f"counted as storage only: {', '.join(report.uncovered)}")
+        for line in uncovered_lines(report.uncovered):
+            click.echo(line)
 
 
-def _net(
-    reference: str, shape: str | None
-) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, CostModel]]:
-    own: dict[str, CostModel] = {}
-    if reference.endswith(".py"):
-        sweep, settings = load_study(Path(reference)), load_settings(Path(reference))
-        found, own = sweep.task.net, dict(sweep.models)
-        if shape is None:
-            ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
-            return seed_net(ground), ground.data.example(), own
+def _net_of_study(
+    sweep: Sweep, path: Path, trial: int | None, shape: str | None
+) -> tuple[nn.Module, Inputs]:
+    if trial is not None:
+        net, example = stored_net(sweep, path, trial)
+    elif shape is None:
+        settings = load_settings(path)
+        ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
+        return seed_net(ground), ground.data.example()
     else:
-        found = resolve(reference, "plinio_sweep.nets")
-    net = _made(reference, found)
+        net, example = _made(str(path), sweep.task.net), ()
+    return net, example if shape is None else _inputs(net, shape)
+
+
+def _net(reference: str, trial: int | None, shape: str | None) -> tuple[nn.Module, Inputs]:
+    if trial is not None:
+        raise ValueError(
+            f"`--trial` must go with a study, but `{reference}` is none; name a study file."
+        )
+    net = _made(reference, resolve(reference, "plinio_sweep.nets"))
     if shape is None:
         raise ValueError(
             f"`{reference}` needs its input's shape, but none was given; pass for instance "
             f"--input-shape 3,32,32."
         )
+    return net, _inputs(net, shape)
+
+
+def _inputs(net: nn.Module, shape: str) -> Inputs:
     inputs = random_inputs(net, _sizes(shape))
     _try(net, inputs, shape)
-    return net, inputs, own
+    return inputs
 
 
 def _made(reference: str, found: Any) -> nn.Module:
@@ -84,7 +109,7 @@ def _made(reference: str, found: Any) -> nn.Module:
 
 
 @torch.no_grad()
-def _try(net: nn.Module, inputs: tuple[Tensor, ...], shape: str) -> None:
+def _try(net: nn.Module, inputs: Inputs, shape: str) -> None:
     try:
         copy.deepcopy(net).eval()(*inputs)
     except Exception as error:
@@ -102,16 +127,6 @@ def _sizes(text: str) -> tuple[tuple[int, ...], ...]:
             f"`--input-shape` must be whole numbers with commas, but got {text!r}; write for "
             f"instance 3,32,32."
         ) from None
-
-
-def _model(name: str, known: dict[str, CostModel]) -> CostModel:
-    model: Any = resolve(name, "plinio_sweep.costs", dict(known))
-    if not isinstance(model, CostModel):
-        raise ValueError(
-            f"`{name}` must be a cost model, but is {type(model).__name__}; put @cost(unit=...) "
-            f"over its function."
-        )
-    return model
 
 
 def _table(report: CostReport) -> Table:

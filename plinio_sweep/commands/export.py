@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
+from plinio_sweep.commands.stored import complete_trial, folder_of
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
 from plinio_sweep.ship.bundle import write_bundle
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.sweep.drive import ground_of
 from plinio_sweep.sweep.reading import read_study
-from plinio_sweep.sweep.result import StudyRecord, TrialRecord
 from plinio_sweep.sweep.trial import load_net, rebuild
 
 
@@ -26,16 +26,10 @@ def export_trial(path: Path, number: int, directory: Path) -> None:
     """
     settings = load_settings(path)
     record = read_study(path, settings)
-    trial = _complete(record, number)
-    store = FolderStore(settings.artifacts)
-    folder = store.find(trial.artifact)
-    if folder is None:
-        raise ValueError(
-            f"The artefact of trial {number} must be in {settings.artifacts}, but is gone; run the "
-            f"study on the machine that holds it, or remove the trial."
-        )
+    trial = complete_trial(record, number)
+    folder = folder_of(trial.artifact, f"trial {number}", settings)
     sweep = load_study(path)
-    ground = ground_of(sweep, settings, store)
+    ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
     net = load_net(ground, folder)
     onnx = importlib.util.find_spec("onnxscript") is not None
     architecture = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
@@ -55,16 +49,3 @@ def export_trial(path: Path, number: int, directory: Path) -> None:
     if not onnx:
         click.echo("onnx: left out, its extra is not installed: pip install plinio-sweep[onnx]")
     click.echo(f"trial {number} is in {directory}")
-
-
-def _complete(record: StudyRecord, number: int) -> TrialRecord:
-    complete = [trial for trial in record.trials if trial.state == "complete"]
-    for trial in complete:
-        if trial.number == number:
-            return trial
-    numbers = [trial.number for trial in complete]
-    known = f"{numbers}" if len(numbers) <= 12 else f"{numbers[:12]} and more"
-    raise ValueError(
-        f"`trial` must be a complete trial of study {record.name!r}, among {known}, but got "
-        f"{number}; see plinio-sweep show."
-    )

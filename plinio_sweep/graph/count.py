@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from costs import CostModel, total
-from plinio_sweep.graph.table import analyze
-from plinio_sweep.graph.trace import is_stock
+from costs import CostModel, LayerSpec, total
+from plinio_sweep.graph.memory import Memory
+from plinio_sweep.graph.table import Row, analyse_graph
+from plinio_sweep.graph.trace import as_inputs, is_stock, trace
+
+Call = tuple[LayerSpec, Tensor]  # with the share of its bit-widths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,21 +24,22 @@ class CostReport:
     Args:
         totals: By model.
         units: By model.
-        layers: One row a call of a layer, in order: its name, kind and cost under each model.
-        uncovered: Layers that hold parameters but whose work no formula covers.
+        layers: One row a call of a layer, in order: its name, kind and cost under each model; what
+            is in memory while it runs under a model with a peak.
+        uncovered: The layers that are free under a model only because it does not know them.
     """
 
     totals: Mapping[str, float]
     units: Mapping[str, str]
     layers: tuple[Mapping[str, Any], ...]
-    uncovered: tuple[str, ...]
+    uncovered: Mapping[str, tuple[str, ...]]
 
 
 @torch.no_grad()
 def cost_of(
     net: nn.Module, example: Tensor | tuple[Tensor, ...], models: Mapping[str, CostModel]
 ) -> CostReport:
-    """Counts `net` as it is, at 32 bit.
+    """Counts `net` as it is: float layers at 32 bit, unless `assume_bits` says otherwise.
 
     Args:
         net: Any module whose forward pass can be traced; it is not changed.
@@ -44,6 +48,7 @@ def cost_of(
 
     Raises:
         UntraceableError: When the forward pass depends on values.
+        ValueError: When a model does not have the bit-widths of a layer.
 
     Example:
         >>> from costs import macs
@@ -52,18 +57,45 @@ def cost_of(
     """
     if is_stock(net) and not list(net.children()):
         net = nn.Sequential(net)  # a trace opens what it is given: a bare layer would be no layer
-    rows = [row.plain() for row in analyze(net, example)[1].rows]
-    layers = tuple(
-        {
-            "name": spec.name,
-            "op": spec.op,
-            **{name: float(total(model, [(spec, share)])) for name, model in models.items()},
-        }
-        for spec, share in rows
-    )
+    inputs = as_inputs(example)
+    analysis = analyse_graph(trace(net, inputs), inputs)
+    rows = analysis.table.rows
+    layers = [row.plain() for row in rows]
+    moments: list[Call] = []
+    if any(model.peak for model in models.values()):
+        memory = Memory(analysis)
+        channels = torch.ones(analysis.table.size, dtype=torch.float64)
+        moments = [(moment, channels[0]) for moment in memory.moments(memory.sizes(channels))]
+    columns = {
+        name: _by_moment(model, rows, moments) if model.peak else _by_layer(model, layers)
+        for name, model in models.items()
+    }
     return CostReport(
-        totals={name: float(total(model, rows)) for name, model in models.items()},
+        totals={
+            name: float(total(model, moments if model.peak else layers))
+            for name, model in models.items()
+        },
         units={name: model.unit for name, model in models.items()},
-        layers=layers,
-        uncovered=tuple(spec.name for spec, _ in rows if spec.op == "other"),
+        layers=tuple(
+            {"name": row.name, "op": row.spec.op} | {n: costs[i] for n, costs in columns.items()}
+            for i, row in enumerate(rows)
+        ),
+        uncovered={
+            name: names for name, model in models.items() if (names := _free(model, layers))
+        },
     )
+
+
+def _by_layer(model: CostModel, layers: list[Call]) -> list[float]:
+    return [float(total(model, [layer])) for layer in layers]
+
+
+def _by_moment(model: CostModel, rows: tuple[Row, ...], moments: list[Call]) -> list[float]:
+    known = {moment.name: (moment, share) for moment, share in moments}
+    return [float(total(model, [known[row.node]] if row.node in known else [])) for row in rows]
+
+
+def _free(model: CostModel, layers: list[Call]) -> tuple[str, ...]:
+    if model.peak:
+        return ()
+    return tuple(dict.fromkeys(spec.name for spec, _ in layers if not model.covers(spec)))

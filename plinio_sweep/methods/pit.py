@@ -52,7 +52,7 @@ from plinio_sweep.graph.surgery import cut
 from plinio_sweep.graph.table import Analysis, Row
 from plinio_sweep.graph.taps import Kernel, keep_taps
 from plinio_sweep.graph.trace import Inputs
-from plinio_sweep.methods.search import Costs, Search, Shapes, Theta, given
+from plinio_sweep.methods.search import Costs, Search, Shapes, Theta, exact, given
 
 Gate = Literal["norm", "consumer"]
 GATES: tuple[Gate, ...] = ("norm", "consumer")
@@ -295,9 +295,7 @@ class PIT(Search):
     def layers(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
         """Every call of every layer with its live channels and taps."""
         kernels = self._live_taps(theta)
-        # Half precision ends at a few hundred channels: counts are summed in single at least.
-        live = theta["channels"]
-        live = live.to(torch.promote_types(live.dtype, torch.float32))
+        live = exact(theta["channels"])
         counts = (self._counts.to(live.dtype) @ live).unbind()
         certain = live.new_ones(())
         for row, cin, cout in zip(self.table.rows, counts[::2], counts[1::2], strict=True):
@@ -341,6 +339,10 @@ class PIT(Search):
             kernel.name: [int(live.sum()), kernel.taps - 1 - int(comb[:-1].nonzero()[-1])]
             for kernel, live, comb in zip(self._kernels, field, dilation, strict=True)
         }
+
+    def moments(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
+        """What is in memory while each operation runs, of the live channels."""
+        return self._moments(exact(theta["channels"]))
 
     def _cut(self, analysis: Analysis, theta: Theta) -> fx.GraphModule:
         live = theta["channels"].cpu() > 0.5

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from costs import CostModel, LayerSpec, Scalar, params, total
+from plinio_sweep.graph.memory import Memory
 from plinio_sweep.graph.nodes import tensors
 from plinio_sweep.graph.table import Analysis, Table, analyse_graph, is_excluded
 from plinio_sweep.graph.trace import Inputs, as_inputs, random_inputs, trace
@@ -63,9 +64,12 @@ class Search(nn.Module, ABC):
         TypeError: For arguments of the wrong kind.
     """
 
+    excludes_branches: ClassVar[bool] = False  # whether one branch of a choice stays alone
+
     net: fx.GraphModule
     decisions: nn.ParameterDict
     table: Table
+    memory: Memory  # which activations are in memory when
     temperature: Tensor  # 0-dim, of all relaxed choices; a recipe anneals it
 
     def __init__(
@@ -90,6 +94,7 @@ class Search(nn.Module, ABC):
         self._frozen: dict[ParameterGroup, frozenset[str]] = {}
         analysis = self._analysis(self.net)
         self.table = analysis.table
+        self.memory = Memory(analysis, choices=self.excludes_branches)
         self.decisions = nn.ParameterDict()
         first = next((p for p in own.parameters() if p.is_floating_point()), torch.zeros(()))
         self.register_buffer("temperature", first.new_ones(()))
@@ -117,6 +122,10 @@ class Search(nn.Module, ABC):
     @abstractmethod
     def layers(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
         """Every call of every layer at `theta`, with its probability."""
+
+    def moments(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
+        """What is in memory while each operation runs: all of the seed, unless overridden."""
+        return self._moments(exact(self.temperature).new_ones(self.table.size))
 
     @abstractmethod
     def _cut(self, analysis: Analysis, theta: Theta) -> fx.GraphModule:
@@ -166,7 +175,16 @@ class Search(nn.Module, ABC):
         Raises:
             ValueError: For an unknown name, or none where there are several models.
         """
-        return total(self._model(name), self.layers(self.theta(hard=hard)))
+        model, theta = self._model(name), self.theta(hard=hard)
+        return total(model, self.moments(theta) if model.peak else self.layers(theta))
+
+    def _moments(
+        self, channels: Tensor, chances: Tensor | None = None
+    ) -> Iterator[tuple[LayerSpec, Tensor]]:
+        """The moments when `(L,)` `channels` live and conditions hold by `chances`."""
+        certain = channels.new_ones(())
+        for moment in self.memory.moments(self.memory.sizes(channels), chances):
+            yield moment, certain
 
     @property
     def models(self) -> Mapping[str, CostModel]:
@@ -341,6 +359,11 @@ class Method(Protocol):
     def open(self, net: nn.Module, example: Inputs | Shapes, cost: Costs = params) -> Search:
         """The search of this method over `net`, for an example or for input shapes."""
         ...
+
+
+def exact(counts: Tensor) -> Tensor:
+    """`counts` in single precision at least: half precision ends at a few hundred channels."""
+    return counts.to(torch.promote_types(counts.dtype, torch.float32))
 
 
 def given(example: Inputs | Shapes) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from plinio_sweep.methods.relax import (
     relax,
     straight_through,
 )
-from plinio_sweep.methods.search import Costs, Search, Shapes, Theta, given
+from plinio_sweep.methods.search import Costs, Search, Shapes, Theta, exact, given
 
 
 class SuperNetModule(nn.Module):
@@ -167,6 +167,8 @@ class SuperNet(Search):
             exclude_types=exclude_types,
         )
 
+    excludes_branches = True
+
     def _open(self, analysis: Analysis) -> None:
         self._late = late_folds(analysis)
         self._specs = _repeated_by_branch(analysis.table.rows)
@@ -221,6 +223,12 @@ class SuperNet(Search):
                     if row.name == fold.layer:
                         yield replace(spec, bias=True), folded
             yield spec, probability
+
+    def moments(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
+        """What is in memory while each operation runs, of the branches that are taken."""
+        chances = [self._probability(taken, theta) for taken in self.memory.conditions]
+        channels = exact(self.temperature).new_ones(self.table.size)
+        return self._moments(channels, torch.stack(chances))
 
     def _probability(self, branch: Branch, theta: Theta) -> Tensor:
         probability = self.temperature.new_ones(())

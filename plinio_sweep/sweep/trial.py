@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from plinio_sweep.graph.count import cost_of
+from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.methods import METHODS
 from plinio_sweep.sweep.definition import describe
 from plinio_sweep.sweep.failure import reason_of
@@ -276,15 +277,34 @@ def rebuild(make: Callable[[], nn.Module], architecture: Mapping[str, Any]) -> n
         architecture: As stored in architecture.json.
     """
     net = make()
-    example = tuple(
-        torch.zeros(2, *shape, dtype=getattr(torch, dtype))
-        for shape, dtype in zip(architecture["inputs"], architecture["types"], strict=True)
-    )
+    example = example_of(architecture)
     for stage in architecture["stages"]:
         settings = {k: v for k, v in stage["settings"].items() if k != "record"}
         search = METHODS[stage["method"]](**settings).open(net, example)
         net = search.export(search.decode(stage["decisions"]), check=False)
     return net
+
+
+def example_of(architecture: Mapping[str, Any]) -> Inputs:
+    """Inputs of the net that `architecture` describes: two items of zeros."""
+    return tuple(
+        torch.zeros(2, *shape, dtype=getattr(torch, dtype))
+        for shape, dtype in zip(architecture["inputs"], architecture["types"], strict=True)
+    )
+
+
+def load_structure(make: Callable[[], nn.Module], folder: Path) -> tuple[nn.Module, Inputs]:
+    """The exported net of a stored trial with any weights, in eval mode, and example inputs.
+
+    Args:
+        make: Makes the seed net.
+        folder: Of the trial.
+
+    Raises:
+        ValueError: When the file is damaged.
+    """
+    architecture = _load_json(folder / "architecture.json")
+    return rebuild(make, architecture).eval(), example_of(architecture)
 
 
 def load_net(ground: Ground, folder: Path) -> nn.Module:

@@ -196,6 +196,21 @@ def failures(study: StudyRecord) -> list[str]:
     ]
 
 
+def uncovered_lines(uncovered: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """One line for all cost models that take the same layers to be free.
+
+    >>> uncovered_lines({"macs": ("gru", "bare"), "ops": ("gru", "bare")})
+    ['not covered by macs, ops, so free there: gru, bare']
+    """
+    models: dict[tuple[str, ...], list[str]] = {}
+    for model, layers in uncovered.items():
+        models.setdefault(layers, []).append(model)
+    return [
+        f"not covered by {', '.join(names)}, so free there: {', '.join(layers)}"
+        for layers, names in models.items()
+    ]
+
+
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     """`values` for JSON, which knows neither NaN nor infinity."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

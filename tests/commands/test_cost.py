@@ -83,8 +83,29 @@ def test_a_cost_model_of_ones_own_counts_beside_a_built_in_one(chip: Path) -> No
             {"name": "0", "op": "conv", "macs": 3888.0, "cycles": 8.0},
             {"name": "3", "op": "linear", "macs": 288.0, "cycles": 4.0},
         ],
-        "uncovered": [],
+        "uncovered": {},
     }
+
+
+def test_bits_of_a_float_net_are_stated_for_models_that_ask(chip: Path) -> None:
+    words = ["--input-shape", "3,8,8", "--bits", "4,8", "--json"]
+    models = [word for name in ("size_bits", "mpic_cycles") for word in ("--model", name)]
+    found = json.loads(invoke("cost", f"{chip}:small", *models, *words).stdout)
+    weights, biases = 4 * 27 + 144 * 2, 4 + 2
+    assert found["totals"]["size_bits"] == 4 * weights + 32 * biases
+    # 2.3 multiplications a cycle at 8 bit by 4 bit, a bias counts as one.
+    assert found["totals"]["mpic_cycles"] == pytest.approx((36 * (108 + 4) + 288 + 2) / 2.3)
+
+
+def test_layers_that_a_model_does_not_know_are_named_once(chip: Path) -> None:
+    chip.write_text(CHIP + "\n\ndef odd():\n    return nn.Sequential(nn.Conv2d(3, 4, 5))\n")
+    words = ["--model", "ne16_cycles", "--input-shape", "3,8,8", "--bits", "8,8"]
+    assert (
+        "not covered by ne16_cycles, so free there: 0\n"
+        in invoke("cost", f"{chip}:odd", *words).stdout
+    )
+    found = json.loads(invoke("cost", f"{chip}:odd", *words, "--json").stdout)
+    assert found["uncovered"] == {"ne16_cycles": ["0"]}
 
 
 def test_another_input_shape_of_a_study_changes_its_work_and_not_its_size(tmp_path: Path) -> None:
@@ -106,6 +127,9 @@ def test_another_input_shape_of_a_study_changes_its_work_and_not_its_size(tmp_pa
         ("small", ["--input-shape", "3,7,7"], "must accept inputs of shape 3,7,7"),
         ("small", ["--input-shape", "3,8,8", "--model", "mac"], "did you mean macs"),
         ("small", ["--input-shape", "3,8,8", "--model", "chip.py:plain"], "@cost(unit=...)"),
+        ("small", ["--input-shape", "3,8,8", "--model", "ne16_cycles"], "or --bits 8,8"),
+        ("small", ["--input-shape", "3,8,8", "--bits", "8;8"], "`--bits` must be two whole"),
+        ("small", ["--input-shape", "3,8,8", "--trial", "1"], "`--trial` must go with a study"),
         ("smal", ["--input-shape", "3,8,8"], "did you mean small"),
         ("wide", ["--input-shape", "3"], "without arguments, but raised TypeError"),
         ("seven", ["--input-shape", "3"], "must be a net or make one"),

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from costs import CostModel, macs, params, size_bits, total
+from costs import MODELS, CostModel, assume_bits, macs, params, size_bits, total
+from plinio_sweep.graph.count import cost_of
 from plinio_sweep.graph.nodes import tensors
 from plinio_sweep.methods import METHODS
 from plinio_sweep.methods.search import PARAMETER_GROUPS, Method, ParameterGroup, Search, Theta
@@ -28,6 +29,10 @@ from tests.nets import CASES, NETS, Case
 
 COSTS: dict[str, CostModel] = {"params": params, "macs": macs, "size": size_bits}
 LAYERS = ("conv", "linear")
+# Every model there is, for nets that are left in float.
+EVERY_MODEL: dict[str, CostModel] = {
+    name: assume_bits(model, w=8, x=8) for name, model in MODELS.items()
+}
 
 
 def outputs(net: nn.Module, inputs: tuple[Tensor, ...], **given: Any) -> list[Tensor]:
@@ -116,6 +121,7 @@ class MethodContract:
     cases: ClassVar[tuple[Case, ...]] = CASES
     draws: ClassVar[int] = 5  # random settings of the decisions, beside all-zero
     few: ClassVar[tuple[str, ...]] = ("Residual", "Shuffle", "Attention", "SeveralInputs")
+    models: ClassVar[dict[str, CostModel]] = EVERY_MODEL
     _opened: ClassVar[dict[tuple[Method, str], Opened]]
     _trained: ClassVar[dict[tuple[Method, str], Search]]
 
@@ -260,6 +266,20 @@ class MethodContract:
             assert_close(outputs(search, inputs, theta=theta), outputs(exported, inputs))
             again = settings.open(exported, case.inputs(), COSTS)
             assert again.get_cost("macs").item() == promised
+
+    def test_every_model_counts_the_exported_net_as_the_search_did(
+        self, opened: Opened, case: Case
+    ) -> None:
+        search = opened.search
+        for decided in opened.decided[-3:]:
+            layers = [spec for spec, _ in search.layers(decided.theta) if spec.depthwise]
+            if any(float(spec.cout) == 1 for spec in layers):
+                continue  # from one channel to one: no hardware can tell that it was depthwise
+            found = cost_of(decided.exported, case.inputs(), self.models).totals
+            for name, model in self.models.items():
+                rows = search.moments if model.peak else search.layers
+                promised = total(model, rows(decided.theta)).item()
+                assert found[name] == pytest.approx(promised, rel=1e-6), name
 
     def test_something_of_every_group_survives(self, opened: Opened) -> None:
         for decided in opened.decided:

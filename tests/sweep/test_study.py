@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 import pytest
 
-from costs import COUNTS, cost
+from costs import COUNTS, cost, peak_activation_bytes
 from plinio_sweep.sweep.result import Objective
 from plinio_sweep.sweep.study import tpe
 from tests.messages import is_sentence
@@ -31,6 +31,13 @@ def test_objectives_become_axes_with_sense_kind_and_unit() -> None:
 def test_own_costs_stand_beside_the_built_in_ones() -> None:
     assert tiny(costs=(my_cycles,)).models == {**COUNTS, "my_cycles": my_cycles}
     assert tiny(pressure=my_cycles).models["my_cycles"] is my_cycles
+
+
+def test_a_built_in_cost_that_is_named_is_a_cost_of_the_study() -> None:
+    study = tiny(limits={"peak_activation_bytes": 5_000})
+    assert study.models["peak_activation_bytes"] is peak_activation_bytes
+    axes = tiny(objectives=("-accuracy", "bit_ops")).axes
+    assert (axes[1].name, axes[1].unit) == ("bit_ops", "bit operation")
 
 
 def test_any_number_of_limits_on_metrics_and_costs() -> None:

@@ -1,0 +1,235 @@
+"""Which activations are in memory while each operation runs, in the order of the graph.
+
+An operation needs its inputs, its result, and all that later operations read. Operations that
+only move elements share the place of their input. So do activations and batch norms that read one
+tensor for the last time, and what is written in place. An addition, a concatenation and all layers
+write to a place of their own.
+
+Of the branches of a choice one alone will be there: what lies in another one is not in memory.
+
+Shapes: `B` buffers, `L` labels of the table, `M` moments, `K` conditions.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from costs import LayerSpec
+from plinio_sweep.graph import operations as ops
+from plinio_sweep.graph.choice import Branch, branches_of, choice_at
+from plinio_sweep.graph.nodes import is_metadata, is_shape, tensors
+from plinio_sweep.graph.table import Analysis
+
+Condition = frozenset[tuple[str, int]]  # all (choice, index) that must be taken
+ALWAYS: Condition = frozenset()
+
+
+class Memory(nn.Module):
+    """The moments of a net, and what is in memory at each.
+
+    Args:
+        analysis: Of the net.
+        choices: Whether the branches of a choice exclude each other. Without, all of them run.
+    """
+
+    elements: Tensor  # `(B, L)` how many elements of one input each buffer has at each label
+    slots: Tensor  # `(E,)` moment and buffer of each entry, as one number
+    causes: Tensor  # `(E,)` the condition of each entry
+    limits: Tensor  # `(M,)` the condition under which a moment comes
+
+    def __init__(self, analysis: Analysis, *, choices: bool = False) -> None:
+        super().__init__()
+        found = _Liveness(analysis, choices)
+        self.names = tuple(node.name for node in found.moments)
+        entries = list(found.entries())
+        conditions = dict.fromkeys([ALWAYS, *(c for _, _, c in entries), *found.limits])
+        number = {condition: k for k, condition in enumerate(conditions)}
+        self.conditions: tuple[Branch, ...] = tuple(tuple(sorted(c)) for c in conditions)
+        num_buffers = len(found.buffers)
+        self._hold("elements", _counts(analysis, found.buffers))
+        self._hold("slots", torch.tensor([m * num_buffers + b for m, b, _ in entries]).long())
+        self._hold("causes", torch.tensor([number[c] for _, _, c in entries]).long())
+        self._hold("limits", torch.tensor([number[c] for c in found.limits]).long())
+
+    def _hold(self, name: str, value: Tensor) -> None:
+        # Not persistent: it follows from the net, and a checkpoint holds no more than it must.
+        self.register_buffer(name, value, persistent=False)
+
+    def sizes(self, channels: Tensor) -> Tensor:
+        """`(B,)` elements of each buffer, for one input, when `(L,)` `channels` are live."""
+        return self.elements.to(channels.dtype) @ channels
+
+    def moments(self, sizes: Tensor, chances: Tensor | None = None) -> Iterator[LayerSpec]:
+        """What is in memory at each moment.
+
+        Args:
+            sizes: `(B,)` of each buffer; in elements, or in bits for a model of 1-bit elements.
+            chances: `(K,)` how likely each of `conditions` is; certain when left out.
+        """
+        known = sizes.new_ones(len(self.conditions)) if chances is None else chances
+        flat = sizes.new_zeros(len(self.names) * len(sizes))
+        share = flat.index_add(0, self.slots, known[self.causes].to(sizes.dtype))
+        share = share.reshape(len(self.names), len(sizes))
+        # A buffer may be held by several conditions at once: it is there once.
+        share = torch.minimum(share, known[self.limits].to(sizes.dtype)[:, None])
+        for name, live in zip(self.names, (share @ sizes).unbind(), strict=True):
+            yield LayerSpec(name=name, op="moment", cin=0, cout=live)
+
+
+def _counts(analysis: Analysis, buffers: list[fx.Node]) -> Tensor:
+    size = analysis.table.size
+    inputs = [analysis.found.real[n] for n in analysis.net.graph.nodes if n.op == "placeholder"]
+    batch = next((len(value) for value in inputs if value.dim() > 0), 1)
+    rows = [
+        torch.bincount(
+            torch.cat([labels.flatten() for labels in tensors(analysis.labels[node])]),
+            minlength=size,
+        )
+        // batch
+        for node in buffers
+    ]
+    return torch.stack(rows) if rows else torch.zeros(0, size, dtype=torch.long)
+
+
+class _Liveness:
+    """Where each activation lies, and from when to when its place is needed."""
+
+    def __init__(self, analysis: Analysis, choices: bool) -> None:
+        self.net, self.found, self.labels = analysis.net, analysis.found, analysis.labels
+        self.choices = choices
+        self.order = {node: turn for turn, node in enumerate(self.net.graph.nodes)}
+        self.branches = {
+            node: frozenset(branch) if choices else ALWAYS
+            for node, branch in branches_of(self.net).items()
+        }
+        self.buffers: list[fx.Node] = []  # the node that writes each first
+        self.moments: list[fx.Node] = []
+        # The buffers of each activation, each with the choices that put it there.
+        self.places: dict[fx.Node, list[tuple[int, Condition]]] = {}
+        for node in self.net.graph.nodes:
+            if self._is_activation(node):
+                self._place(node)
+        self.limits = [self.branches[node] for node in self.moments]
+
+    def entries(self) -> Iterator[tuple[int, int, Condition]]:
+        """Moment, buffer and condition wherever a buffer is in memory."""
+        needs: dict[int, list[tuple[int, Condition]]] = defaultdict(list)
+        for node, places in self.places.items():
+            for buffer, condition in places:
+                needs[buffer].append((self.order[node], condition | self.branches[node]))
+                for reader, own in self._readers(node):
+                    needs[buffer].append((self.order[reader], condition | own))
+        for index, moment in enumerate(self.moments):
+            turn, now = self.order[moment], self.branches[moment]
+            for buffer, uses in needs.items():
+                if self._birth(buffer) <= turn:
+                    wanted = {now | condition for last, condition in uses if last >= turn}
+                    yield from ((index, buffer, c) for c in _smallest(wanted))
+
+    def _birth(self, buffer: int) -> int:
+        node = self.buffers[buffer]
+        return 0 if node.op == "placeholder" else self.order[node]
+
+    def _is_activation(self, node: fx.Node) -> bool:
+        fixed = node.op in ("output", "get_attr") or node in self.found.constant
+        return not fixed and bool(tensors(self.labels[node])) and not is_metadata(node)
+
+    def _place(self, node: fx.Node) -> None:
+        inputs = [n for n in node.all_input_nodes if n in self.places]
+        if self.choices and choice_at(node, self.net) is not None:
+            self.places[node] = [
+                (buffer, condition | {(str(choice_at(node, self.net)), index)})
+                for index, branch in enumerate(node.args)
+                for buffer, condition in self.places.get(cast(fx.Node, branch), [])
+            ]
+        elif self._shares(node, inputs):
+            self.places[node] = self.places[inputs[0]]
+        else:
+            self.places[node] = [(len(self.buffers), ALWAYS)]
+            self.buffers.append(node)
+            self.moments.append(node)
+
+    def _shares(self, node: fx.Node, inputs: list[fx.Node]) -> bool:
+        """Whether the result of `node` lies where its first input does."""
+        if not inputs or self._elements(node) > self._elements(inputs[0]):
+            return False
+        if _is_in_place(node, self.net):
+            return True
+        if len(inputs) > 1:
+            return False
+        if is_shape(node, self.net) or _passes(node, self.net):
+            return True
+        return _is_elementwise(node, self.net) and self._reads_last(node, inputs[0])
+
+    def _reads_last(self, node: fx.Node, source: fx.Node) -> bool:
+        """Whether no later operation, that could run beside `node`, reads what is at `source`."""
+        buffers = {buffer for buffer, _ in self.places[source]}
+        turn, own = self.order[node], self.branches[node]
+        return not any(
+            self.order[reader] > turn and not _exclude(own, condition)
+            for other, places in self.places.items()
+            if any(buffer in buffers for buffer, _ in places)
+            for reader, condition in self._readers(other)
+        )
+
+    def _readers(self, node: fx.Node) -> Iterator[tuple[fx.Node, Condition]]:
+        """Who reads the elements at `node`, and under which choices."""
+        for user in node.users:
+            choice = choice_at(user, self.net) if self.choices else None
+            if choice is not None:
+                for index, branch in enumerate(user.args):
+                    if branch is node:
+                        yield user, self.branches[user] | {(choice, index)}
+            elif not is_metadata(user):
+                yield user, self.branches[user]
+
+    def _elements(self, node: fx.Node) -> int:
+        return sum(labels.numel() for labels in tensors(self.labels[node]))
+
+
+def _exclude(one: Condition, other: Condition) -> bool:
+    taken = dict(one)
+    return any(taken.get(choice, index) != index for choice, index in other)
+
+
+def _smallest(conditions: set[Condition]) -> list[Condition]:
+    """The conditions that can hold and that no other one implies."""
+    possible = {c for c in conditions if len(dict(c)) == len(c)}
+    return [c for c in sorted(possible, key=sorted) if not any(o < c for o in possible)]
+
+
+_IN_PLACE_OPERATORS = frozenset({operator.iadd, operator.imul, operator.isub, operator.itruediv})
+
+
+def _is_in_place(node: fx.Node, net: fx.GraphModule) -> bool:
+    """Whether the user's code writes the result over the first input."""
+    if node.op == "call_module":
+        return bool(getattr(net.get_submodule(str(node.target)), "inplace", False))
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    asked = node.kwargs.get("inplace") is True
+    return asked or name.endswith("_") or node.target in _IN_PLACE_OPERATORS
+
+
+def _passes(node: fx.Node, net: fx.GraphModule) -> bool:
+    """Whether `node` returns its input, once trained."""
+    passing = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+    return _module(node, net, (*passing, nn.AlphaDropout, nn.FeatureAlphaDropout))
+
+
+def _is_elementwise(node: fx.Node, net: fx.GraphModule) -> bool:
+    if node.op == "call_module":
+        return _module(node, net, (*ops.ELEMENTWISE_MODULES, *ops.BATCH_NORMS, nn.PReLU))
+    if node.op == "call_method":
+        return node.target in ops.ELEMENTWISE_METHODS | ops.DIVISION_METHODS
+    return node.target in ops.ELEMENTWISE_FUNCTIONS | ops.DIVISIONS
+
+
+def _module(node: fx.Node, net: fx.GraphModule, types: tuple[Any, ...]) -> bool:
+    known = node.op == "call_module"
+    return known and ops.instance_of(net.get_submodule(str(node.target)), types) is not None
