@@ -84,25 +84,29 @@ def diana_cycles(layer: LayerSpec) -> Scalar:
         73.25
     """
     check_bits(diana_cycles.name, layer, w=WEIGHT_BITS, x=ACTIVATION_BITS)
+    is_digital = layer.depthwise or isinstance(layer.groups, Tensor) or layer.groups != 1
+    if not isinstance(layer.w_bits, Tensor):  # one array only
+        if layer.w_bits == 0:
+            return 0
+        return _digital(layer) if is_digital or layer.w_bits > ANALOG_BITS else _analog(layer)
     any_bits, many_bits = ste.above(layer.w_bits, 0), ste.above(layer.w_bits, ANALOG_BITS)
-    digital = _digital(layer)
-    if layer.depthwise or isinstance(layer.groups, Tensor) or layer.groups != 1:
-        return any_bits * digital
-    return many_bits * digital + (any_bits - many_bits) * _analog(layer)
+    if is_digital:
+        return any_bits * _digital(layer)
+    return many_bits * _digital(layer) + (any_bits - many_bits) * _analog(layer)
 
 
 def _digital(layer: LayerSpec) -> Scalar:
     rows = ste.ceil_div(layer.out[0] if layer.kernel else layer.positions, ARRAY)
-    tiles = 1.0 if layer.depthwise else ste.ceil_div(layer.cout / layer.groups, ARRAY)
-    work = tiles * layer.cin * rows * _columns(layer) * layer.taps
-    moved = layer.positions * (layer.cout + layer.cin) / LANES
+    tiles = 1.0 if layer.depthwise else ste.ceil_div(layer.fan_out, ARRAY)
+    work = tiles * layer.cin * (rows * _columns(layer) * layer.taps)
+    moved = (layer.cout + layer.cin) * (layer.positions / LANES)
     return work + _busy(layer) * moved
 
 
 def _analog(layer: LayerSpec) -> Scalar:
     blocks = ste.ceil_div(layer.cout, COLUMNS) * ste.ceil_div(layer.cin, BLOCK)
-    passes = blocks * layer.positions / _copies(layer)
-    return CYCLES_PER_PASS * passes + _busy(layer) * LANES * layer.cin * layer.taps
+    work = blocks * (CYCLES_PER_PASS * layer.positions / _copies(layer))
+    return work + _busy(layer) * layer.cin * (LANES * layer.taps)
 
 
 def _columns(layer: LayerSpec) -> int:

@@ -62,5 +62,5 @@ def gap8_cycles(layer: LayerSpec) -> Scalar:
     tiles = ste.ceil_div(height, PIXELS) * ste.ceil_div(width, CORES)
     column = layer.fan_in * layer.taps
     product = OUTER + INNER * ste.ceil_div(column, INPUTS)
-    steps = ste.ceil_div(layer.cout / layer.groups, OUTPUTS)
+    steps = ste.ceil_div(layer.fan_out, OUTPUTS)
     return layer.groups * tiles * (COPY * column + steps * product)

@@ -81,7 +81,7 @@ def ne16_cycles(layer: LayerSpec) -> Scalar:
         cycles = DEPTHWISE * tiles + layer.cout * (layer.w_bits + 2)
     else:
         inputs = ste.ceil_div(layer.fan_in, INPUTS)
-        tiles = layer.groups * ste.ceil_div(layer.cout / layer.groups, OUTPUTS)
+        tiles = layer.groups * ste.ceil_div(layer.fan_out, OUTPUTS)
         pointwise = layer.kernel != (3, 3)
         start, bits = (POINTWISE, 1) if pointwise else (SPATIAL, layer.w_bits)
         cycles = tiles * (start * inputs + END) + layer.cout * (inputs * bits + 1)

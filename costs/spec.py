@@ -19,6 +19,7 @@ from costs import ste
 
 Scalar: TypeAlias = float | Tensor
 Op: TypeAlias = Literal["conv", "linear", "affine", "add", "pool", "other", "moment"]
+OPS: tuple[Op, ...] = get_args(Op)
 FLOAT_BITS = 32
 """Bit-width of what no method has quantised: single precision."""
 
@@ -77,9 +78,9 @@ class LayerSpec:
     repeat: int = 0
 
     def __post_init__(self) -> None:
-        if self.op not in get_args(Op):
+        if self.op not in OPS:
             raise ValueError(
-                f"`op` must be among {get_args(Op)}, but got {self.op!r} in layer {self.name!r}; "
+                f"`op` must be among {OPS}, but got {self.op!r} in layer {self.name!r}; "
                 'use "other" for a module that no formula covers.'
             )
         for field in ("cin", "cout", "groups", "w_bits", "x_bits", "y_bits", "repeat"):
@@ -105,7 +106,18 @@ class LayerSpec:
         """Input channels that each output channel sees."""
         if self.depthwise or self.op in ("affine", "other"):
             return 1
-        return self.cin / self.groups
+        return self._of_a_group(self.cin)
+
+    @property
+    def fan_out(self) -> Scalar:
+        """Output channels of each group of channels."""
+        return self._of_a_group(self.cout)
+
+    def _of_a_group(self, channels: Scalar) -> Scalar:
+        if isinstance(channels, Tensor) and not isinstance(self.groups, Tensor):
+            # A division by 1 would be felt: costs are many small operations.
+            return channels if self.groups == 1 else channels / self.groups
+        return channels / self.groups
 
     @property
     def taps(self) -> Scalar:
@@ -193,7 +205,8 @@ def expected(costs: Tensor, probability: Tensor) -> Tensor:
         >>> expected(torch.tensor([2.0, 8.0]), torch.tensor([0.5, 0.5])).item()
         5.0
     """
-    return (costs * probability).sum()
+    shares = costs * probability
+    return shares.sum() if shares.ndim else shares
 
 
 def every_layer(layer: LayerSpec) -> bool:

@@ -24,8 +24,9 @@ SHARPNESS = 8.0
 S = TypeVar("S", float, Tensor, float | Tensor)
 
 
-def _straight_through(hard: Tensor, soft: Tensor) -> Tensor:
-    return hard.detach() + (soft - soft.detach())
+def _straight_through(soft: Tensor, hard: Tensor) -> Tensor:
+    """The value `hard`, which has no gradient, with the slope of `soft`."""
+    return hard + (soft - soft.detach())
 
 
 def round_(x: S) -> S:
@@ -42,7 +43,7 @@ def round_(x: S) -> S:
         (2.0, 4.0)
     """
     if isinstance(x, Tensor):
-        return _straight_through(torch.round(x), x)
+        return _straight_through(x, torch.round(x.detach()))
     return float(round(x))
 
 
@@ -60,7 +61,7 @@ def floor(x: S) -> S:
         2.0
     """
     if isinstance(x, Tensor):
-        return _straight_through(torch.floor(x), x)
+        return _straight_through(x, torch.floor(x.detach()))
     return float(math.floor(x))
 
 
@@ -100,7 +101,8 @@ def ceil_div(x: S, n: float) -> S:
     if not n > 0:
         raise ValueError(f"`n` must be above 0, but got {n=}; pass the size of one portion.")
     if isinstance(x, Tensor):
-        return _straight_through(torch.ceil(x / n), x / n)
+        portions = x / n
+        return _straight_through(portions, torch.ceil(portions.detach()))
     return float(math.ceil(x / n))
 
 
@@ -119,7 +121,7 @@ def threshold(x: S, level: float = 0.5) -> S:
         (0.0, 1.0)
     """
     if isinstance(x, Tensor):
-        return _straight_through((x > level).to(x.dtype), x)
+        return _straight_through(x, above(x, level))
     return float(x > level)
 
 
@@ -157,7 +159,7 @@ def clamp_max(x: S, maximum: float) -> S:
         1.0
     """
     if isinstance(x, Tensor):
-        return _straight_through(x.clamp(max=maximum), x)
+        return _straight_through(x, x.detach().clamp(max=maximum))
     return float(min(x, maximum))
 
 
@@ -185,4 +187,4 @@ def largest(x: Tensor) -> Tensor:
     top = values.amax()
     scale = top.clamp(min=torch.finfo(x.dtype).tiny)
     weights = torch.softmax(SHARPNESS * values / scale, 0)
-    return _straight_through(top, (weights * x).sum())
+    return _straight_through((weights * x).sum(), top)
