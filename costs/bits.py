@@ -96,8 +96,11 @@ def check_bits(model: str, layer: LayerSpec, *, w: Collection[float], x: Collect
     """
     for field, known, bits in (("w_bits", w, layer.w_bits), ("x_bits", x, layer.x_bits)):
         if not isinstance(bits, Tensor) and bits not in known:
+            way_out = "take the candidates of the search from these"
+            if is_float(bits):
+                stated = f"assume_bits({model}, w={max(w)}, x={max(x)})"
+                way_out = f"state the bits of float layers: {stated}, or --bits {max(w)},{max(x)}"
             raise ValueError(
                 f"`{field}` must be among {tuple(known)} for {model}, but got {field}={bits} in "
-                f"layer {layer.name!r}; state the bits of float layers with "
-                f"assume_bits({model}, w={max(w)}, x={max(x)}), or --bits {max(w)},{max(x)}."
+                f"layer {layer.name!r}; {way_out}."
             )

@@ -81,7 +81,7 @@ def bit_ops(layer: LayerSpec) -> Scalar:
 
     References:
         Baskin et al., "UNIQ: Uniform Noise Injection for Non-Uniform Quantization of Neural
-        Networks", 2018 (arXiv 1804.10969), section 4.2, without its term for the accumulator.
+        Networks", 2018 (arXiv 1804.10969), without its term for the accumulator.
 
     Example:
         >>> bit_ops(LayerSpec(name="fc", op="linear", cin=64, cout=10, w_bits=4, x_bits=8))

@@ -100,24 +100,18 @@ def _digital(layer: LayerSpec) -> Scalar:
     tiles = 1.0 if layer.depthwise else ste.ceil_div(layer.fan_out, ARRAY)
     work = tiles * layer.cin * (rows * _columns(layer) * layer.taps)
     moved = (layer.cout + layer.cin) * (layer.positions / LANES)
-    return work + _busy(layer) * moved
+    return work + layer.busy * moved
 
 
 def _analog(layer: LayerSpec) -> Scalar:
     blocks = ste.ceil_div(layer.cout, COLUMNS) * ste.ceil_div(layer.cin, BLOCK)
-    work = blocks * (CYCLES_PER_PASS * layer.positions / _copies(layer))
-    return work + _busy(layer) * layer.cin * (LANES * layer.taps)
+    work = blocks * (CYCLES_PER_PASS * layer.positions) / _copies(layer)
+    return work + layer.busy * layer.cin * (LANES * layer.taps)
 
 
 def _columns(layer: LayerSpec) -> int:
     """Output positions along the second axis; 1 for a linear layer."""
     return layer.out[1] if layer.kernel else 1
-
-
-def _busy(layer: LayerSpec) -> Scalar:
-    """The smaller of `C_o` and 1, with the slope of it."""
-    cout = layer.cout
-    return cout.clamp(max=1) if isinstance(cout, Tensor) else min(cout, 1)
 
 
 def _copies(layer: LayerSpec) -> Scalar:

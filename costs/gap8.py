@@ -4,12 +4,13 @@ The library unrolls a matrix product over 4 output channels and 4 inputs, for 2 
 and spreads rows of positions over 8 cores. With `K` kernel taps, `C_i` and `C_o` channels and
 `O_x x O_y` positions,
 
-    convolution   ceil(O_x / 2) ceil(O_y / 8) (2 K C_i + ceil(C_o / 4) (15 + 14 ceil(K C_i / 4)))
+    convolution   ceil(O_x / 2) ceil(O_y / 8) (2 h K C_i + ceil(C_o / 4) (15 + 14 ceil(K C_i / 4)))
     depthwise     4 ceil(C_o / 4) O_x O_y K
     linear        ceil(C_i / 2) ceil(C_o / 4), for each time step
 
-A grouped convolution is one convolution a group. All at 8 bit: the cores have no narrower
-arithmetic, so that a narrower weight saves memory and no cycle. The width is not looked at.
+where `h = min(C_o, 1)` is 1 unless there is nothing to compute. A grouped convolution is one
+convolution a group. All at 8 bit: the cores have no narrower arithmetic, so that a narrower weight
+saves memory and no cycle. The width is not looked at.
 
 Valid for convolutions over two axes and linear layers whose tensors are in the on-chip memory.
 
@@ -63,4 +64,4 @@ def gap8_cycles(layer: LayerSpec) -> Scalar:
     column = layer.fan_in * layer.taps
     product = OUTER + INNER * ste.ceil_div(column, INPUTS)
     steps = ste.ceil_div(layer.fan_out, OUTPUTS)
-    return layer.groups * tiles * (COPY * column + steps * product)
+    return layer.groups * tiles * (COPY * layer.busy * column + steps * product)

@@ -11,7 +11,7 @@ Valid for convolutions over any axes and linear layers, at weights of 0, 2, 4, 8
 
 References:
     Ottavi et al., "A Mixed-Precision RISC-V Processor for Extreme-Edge DNN Inference", ISVLSI 2020
-    (arXiv 2010.04073), rates and power; Risso et al., "Channel-wise Mixed-precision Assignment for
+    (arXiv 2010.04073), rates and power, as PLiNIO's published code quotes them; Risso et al., "Channel-wise Mixed-precision Assignment for
     DNN Inference on Constrained Edge Nodes", IGSC 2022 (arXiv 2206.08852), the model.
 """
 
@@ -34,7 +34,7 @@ CYCLES_PER_MAC = {
     (x, w): 1 / MACS_PER_CYCLE[x][w] if w else 0.0 for x in ACTIVATION_BITS for w in WEIGHT_BITS
 }
 CLOCK = 250e6  # [Hz]
-POWER = (5.30e-3 + 5.39e-3 + 5.46e-3 + 5.38e-3) / 4  # [W], the mean over the measured kernels
+POWER = (5.30e-3 + 5.39e-3 + 5.46e-3 + 5.38e-3) / 4  # [W], the mean of four measurements
 JOULE_PER_CYCLE = POWER / CLOCK
 
 

@@ -113,6 +113,11 @@ class LayerSpec:
         """Output channels of each group of channels."""
         return self._of_a_group(self.cout)
 
+    @property
+    def busy(self) -> Scalar:
+        """How far there is anything to compute: the smaller of `cout` and 1, with its slope."""
+        return self.cout.clamp(max=1) if isinstance(self.cout, Tensor) else min(self.cout, 1)
+
     def _of_a_group(self, channels: Scalar) -> Scalar:
         if isinstance(channels, Tensor) and not isinstance(self.groups, Tensor):
             # A division by 1 would be felt: costs are many small operations.

@@ -6,6 +6,7 @@ tensor for the last time, and what is written in place. An addition, a concatena
 write to a place of their own.
 
 Of the branches of a choice one alone will be there: what lies in another one is not in memory.
+What a quantiser rounds is written at its width, also before a pooling that keeps the grid.
 
 Shapes: `B` buffers, `L` labels of the table, `M` moments, `K` conditions.
 """
@@ -21,9 +22,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from costs import LayerSpec
+from costs.spec import FLOAT_BITS
 from plinio_sweep.graph import operations as ops
 from plinio_sweep.graph.choice import Branch, branches_of, choice_at
 from plinio_sweep.graph.nodes import is_metadata, is_shape, tensors
+from plinio_sweep.graph.quantized import Quantizer
+from plinio_sweep.graph.sites import KEEP, MAX_POOLS, is_a
 from plinio_sweep.graph.table import Analysis
 
 Condition = frozenset[tuple[str, int]]  # all (choice, index) that must be taken
@@ -38,6 +42,8 @@ class Memory(nn.Module):
         choices: Whether the branches of a choice exclude each other. Without, all of them run.
     """
 
+    quantizers: tuple[str | None, ...]  # the module that rounds what lies in each buffer
+    widths: Tensor  # `(B,)` bits of an element of each buffer [bit]
     elements: Tensor  # `(B, L)` how many elements of one input each buffer has at each label
     slots: Tensor  # `(E,)` moment and buffer of each entry, as one number
     causes: Tensor  # `(E,)` the condition of each entry
@@ -52,6 +58,9 @@ class Memory(nn.Module):
         number = {condition: k for k, condition in enumerate(conditions)}
         self.conditions: tuple[Branch, ...] = tuple(tuple(sorted(c)) for c in conditions)
         num_buffers = len(found.buffers)
+        self.quantizers = found.quantizers()
+        widths = [_width(analysis.net, name) for name in self.quantizers]
+        self._hold("widths", torch.tensor(widths, dtype=torch.float32))
         self._hold("elements", _counts(analysis, found.buffers))
         self._hold("slots", torch.tensor([m * num_buffers + b for m, b, _ in entries]).long())
         self._hold("causes", torch.tensor([number[c] for _, _, c in entries]).long())
@@ -65,13 +74,20 @@ class Memory(nn.Module):
         """`(B,)` elements of each buffer, for one input, when `(L,)` `channels` are live."""
         return self.elements.to(channels.dtype) @ channels
 
-    def moments(self, sizes: Tensor, chances: Tensor | None = None) -> Iterator[LayerSpec]:
-        """What is in memory at each moment.
+    def moments(
+        self, sizes: Tensor, chances: Tensor | None = None, widths: Tensor | None = None
+    ) -> Iterator[LayerSpec]:
+        """What is in memory at each moment: elements of floats, or bits where any are rounded.
 
         Args:
-            sizes: `(B,)` of each buffer; in elements, or in bits for a model of 1-bit elements.
+            sizes: `(B,)` elements of each buffer.
             chances: `(K,)` how likely each of `conditions` is; certain when left out.
+            widths: `(B,)` bits of an element of each buffer; those of the net when left out.
         """
+        bits: float = FLOAT_BITS
+        if any(self.quantizers):
+            bits = 1
+            sizes = sizes * (self.widths if widths is None else widths).to(sizes.dtype)
         known = sizes.new_ones(len(self.conditions)) if chances is None else chances
         flat = sizes.new_zeros(len(self.names) * len(sizes))
         share = flat.index_add(0, self.slots, known[self.causes].to(sizes.dtype))
@@ -79,7 +95,16 @@ class Memory(nn.Module):
         # A buffer may be held by several conditions at once: it is there once.
         share = torch.minimum(share, known[self.limits].to(sizes.dtype)[:, None])
         for name, live in zip(self.names, (share @ sizes).unbind(), strict=True):
-            yield LayerSpec(name=name, op="moment", cin=0, cout=live)
+            yield LayerSpec(name=name, op="moment", cin=0, cout=live, x_bits=bits)
+
+
+def _width(net: fx.GraphModule, name: str | None) -> float:
+    """The bits of what the quantiser called `name` rounds; a mean where it has candidates."""
+    if name is None:
+        return FLOAT_BITS
+    quantizer = cast(Quantizer, net.get_submodule(name))
+    shares = zip(quantizer.bits, quantizer.weights.tolist(), strict=True)
+    return quantizer.bits[0] if len(quantizer.bits) == 1 else sum(b * share for b, share in shares)
 
 
 def _counts(analysis: Analysis, buffers: list[fx.Node]) -> Tensor:
@@ -131,6 +156,29 @@ class _Liveness:
                 if self._birth(buffer) <= turn:
                     wanted = {now | condition for last, condition in uses if last >= turn}
                     yield from ((index, buffer, c) for c in _smallest(wanted))
+
+    def quantizers(self) -> tuple[str | None, ...]:
+        """The module that rounds what lies in each buffer; nothing where floats do."""
+        rounded: dict[int, str] = {}
+        keeping = [node for node in self.buffers if self._source(node) is not None]
+        for node, places in self.places.items():
+            source = self._source(node)
+            for buffer, _ in places:
+                if _is_quantizer(node, self.net):
+                    rounded[buffer] = str(node.target)
+                elif source in rounded and self.buffers[buffer] is node:
+                    rounded[buffer] = rounded[source]
+        for node in reversed(keeping):
+            own, source = self.places[node][0][0], cast(int, self._source(node))
+            if is_a(node, self.net, MAX_POOLS) and own in rounded:
+                rounded.setdefault(source, rounded[own])
+        return tuple(rounded.get(buffer) for buffer in range(len(self.buffers)))
+
+    def _source(self, node: fx.Node) -> int | None:
+        """The buffer on whose grid the result of `node` lies; nothing where it has another one."""
+        inputs = [n for n in node.all_input_nodes if n in self.places]
+        keeps = is_shape(node, self.net) or is_a(node, self.net, KEEP)
+        return self.places[inputs[0]][0][0] if inputs and keeps else None
 
     def _birth(self, buffer: int) -> int:
         node = self.buffers[buffer]
@@ -216,10 +264,15 @@ def _is_in_place(node: fx.Node, net: fx.GraphModule) -> bool:
     return asked or name.endswith("_") or node.target in _IN_PLACE_OPERATORS
 
 
+def _is_quantizer(node: fx.Node, net: fx.GraphModule) -> bool:
+    return node.op == "call_module" and isinstance(net.get_submodule(str(node.target)), Quantizer)
+
+
 def _passes(node: fx.Node, net: fx.GraphModule) -> bool:
     """Whether `node` returns its input, once trained."""
-    passing = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-    return _module(node, net, (*passing, nn.AlphaDropout, nn.FeatureAlphaDropout))
+    passing: tuple[type, ...] = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+    passing = (*passing, nn.AlphaDropout, nn.FeatureAlphaDropout)
+    return _is_quantizer(node, net) or _module(node, net, passing)
 
 
 def _is_elementwise(node: fx.Node, net: fx.GraphModule) -> bool:

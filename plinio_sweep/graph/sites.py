@@ -29,16 +29,16 @@ from plinio_sweep.graph.quantized import Quantizer
 from plinio_sweep.graph.union import Union
 
 RELUS = (nn.ReLU, F.relu, torch.relu, torch.relu_, "relu", "relu_")
-_MAX_POOLS = (
+MAX_POOLS = (
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, F.max_pool1d, F.max_pool2d, F.max_pool3d),
     *(torch.max_pool1d, torch.max_pool2d, F.adaptive_max_pool1d, F.adaptive_max_pool2d),
     *(F.adaptive_max_pool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
 # A fresh value is rounded behind these: rounding before them would cost a bit, or more work.
-_THROUGH = (*RELUS, nn.ReLU6, F.relu6, nn.Hardtanh, F.hardtanh, nn.Identity, *_MAX_POOLS)
+_THROUGH = (*RELUS, nn.ReLU6, F.relu6, nn.Hardtanh, F.hardtanh, nn.Identity, *MAX_POOLS)
 # Keep a value on its grid; shape operations do, too.
-_KEEP = (
-    *(*RELUS, nn.Identity, *_MAX_POOLS),
+KEEP = (
+    *(*RELUS, nn.Identity, *MAX_POOLS),
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, F.dropout),
     *(F.dropout1d, F.dropout2d, F.dropout3d, nn.UpsamplingNearest2d),
     *(torch.amax, "amax", torch.amin, "amin", torch.maximum, "maximum", torch.minimum, "minimum"),
@@ -219,7 +219,7 @@ class _Finder:
         )
 
     def _keeps(self, node: fx.Node) -> bool:
-        if is_shape(node, self.net) or is_a(node, self.net, _KEEP):
+        if is_shape(node, self.net) or is_a(node, self.net, KEEP):
             return True
         if is_a(node, self.net, _CONSTANT_PADS):
             return bool(self.net.get_submodule(str(node.target)).value == 0)

@@ -39,6 +39,7 @@ from torch import Tensor, fx, nn
 
 from costs import LayerSpec, Scalar, params, ste
 from plinio_sweep.graph.fold import bypass, foldable
+from plinio_sweep.graph.memory import Memory
 from plinio_sweep.graph.quantize import (
     WeightRanges,
     activation_codes,
@@ -66,7 +67,7 @@ from plinio_sweep.methods.relax import (
     straight_through,
 )
 from plinio_sweep.methods.rows import RowLayer, Rows
-from plinio_sweep.methods.search import Architecture, Costs, Search, Shapes, Theta, given
+from plinio_sweep.methods.search import Architecture, Costs, Search, Shapes, Theta, exact, given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +213,8 @@ class MPS(Search):
         }
         insert_quantizers(self.net, self.sites, modules, outputs=self.outputs)
         self.net.train(self.net.training)
-        self.table = self._analysis(self.net).table
+        analysis = self._analysis(self.net)
+        self.table, self.memory = analysis.table, Memory(analysis)
         self._rows = Rows(self._plan_rows())
         self._decide()
         self.prepare([self._example])
@@ -466,8 +468,7 @@ class MPS(Search):
 
     def layers(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
         """Every call of every layer: its channels at each bit-width, and the share of each pair."""
-        live = theta["live"]
-        live = live.to(torch.promote_types(live.dtype, torch.float32))
+        live = exact(theta["live"])
         counts = (self._counts.to(live.dtype) @ live).unbind()
         weights = theta["weights"].to(live.dtype)
         rows = weights[:, self._decision] * live[self._label]
@@ -502,6 +503,19 @@ class MPS(Search):
                 spec = replace(spec, x_bits=x_bits[:, None])
                 share = share * activations[:, self.sites.quantizers[read].decision, None]
             yield spec, share
+
+    def moments(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
+        """What is in memory while each operation runs, at the expected width of each activation."""
+        live = exact(theta["live"])
+        activations = theta["activations"].to(live.dtype)
+        expected = live.new_tensor(self.x_bits) @ activations
+        decisions = {plan.name: plan.decision for plan in self.sites.quantizers}
+        widths = self.memory.widths.to(live.dtype)
+        if any(self.memory.quantizers):
+            own = [decisions.get(name or "", -1) for name in self.memory.quantizers]
+            index = torch.tensor(own, device=live.device)
+            widths = torch.where(index >= 0, expected[index.clamp(min=0)], widths)
+        return self._moments(live, widths=widths)
 
     def _at_widths(
         self, row: Row, spec: LayerSpec, wide: Tensor, w_bits: Tensor, weights: Tensor

@@ -179,11 +179,11 @@ class Search(nn.Module, ABC):
         return total(model, self.moments(theta) if model.peak else self.layers(theta))
 
     def _moments(
-        self, channels: Tensor, chances: Tensor | None = None
+        self, channels: Tensor, chances: Tensor | None = None, widths: Tensor | None = None
     ) -> Iterator[tuple[LayerSpec, Tensor]]:
-        """The moments when `(L,)` `channels` live and conditions hold by `chances`."""
+        """The moments when `(L,)` `channels` live, with what `Memory.moments` takes."""
         certain = channels.new_ones(())
-        for moment in self.memory.moments(self.memory.sizes(channels), chances):
+        for moment in self.memory.moments(self.memory.sizes(channels), chances, widths):
             yield moment, certain
 
     @property

@@ -2,7 +2,7 @@
 
 Override the fixture `settings` with the record of the method. A method whose decisions are not
 drawn from [0, 1] overrides `draw` and `draw_smooth` too, one that does not know some structure
-narrows `cases`.
+narrows `cases`, one with bit-widths that some hardware lacks narrows `models`.
 """
 
 from __future__ import annotations

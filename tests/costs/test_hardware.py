@@ -185,6 +185,16 @@ class TestGap8Cycles(CostContract):
         assert total(gap8_cycles, calls).item() == apart
 
 
+@pytest.mark.parametrize("model", [gap8_cycles, ne16_cycles, diana_cycles, mpic_cycles])
+def test_a_width_that_no_channel_has_takes_no_time(model: CostModel) -> None:
+    assert model(replace(CONV, cout=0)) == 0
+    cout = torch.tensor([[0.0, 32.0]], requires_grad=True)
+    grid = replace(CONV, cout=cout, w_bits=torch.tensor([[2.0, 8.0]]))
+    costs = torch.as_tensor(model(grid))
+    assert costs[0].tolist() == pytest.approx([0, float(model(CONV))])
+    assert torch.autograd.grad(costs.sum(), cout)[0].isfinite().all()
+
+
 # -- NE16 -----------------------------------------------------------------------------------------
 
 
@@ -381,7 +391,8 @@ def test_descent_moves_channels_off_the_slower_array() -> None:
         (mpic_cycles, {"w_bits": 32}, "`w_bits` must be among .0, 2, 4, 8. for mpic_cycles"),
         (mpic_energy, {"x_bits": 16}, "`x_bits` must be among .2, 4, 8. for mpic_cycles"),
         (ne16_cycles, {"x_bits": 4}, "`x_bits` must be among .8,. for ne16_cycles"),
-        (ne16_cycles, {"w_bits": 3}, r"assume_bits\(ne16_cycles, w=8, x=8\), or --bits 8,8"),
+        (ne16_cycles, {"w_bits": 3}, "take the candidates of the search from these"),
+        (ne16_cycles, {"w_bits": 32}, r"assume_bits\(ne16_cycles, w=8, x=8\), or --bits 8,8"),
         (diana_cycles, {"w_bits": 4}, "`w_bits` must be among .0, 2, 8. for diana_cycles"),
     ],
 )

@@ -14,6 +14,7 @@ from costs import (
     peak_activation_bytes,
 )
 from plinio_sweep.graph.count import cost_of
+from plinio_sweep.methods.mps import MPS
 from plinio_sweep.methods.pit import PIT
 from plinio_sweep.methods.search import Search
 from plinio_sweep.methods.supernet import SuperNet, SuperNetModule
@@ -62,10 +63,21 @@ def open_supernet() -> Search:
     return SuperNet(Blocks(), EVERY, input_shape=(3, 8, 8), sampling="softmax")
 
 
-@pytest.mark.parametrize("open_", [open_pit, open_supernet])
+def open_mps() -> Search:
+    return MPS(plain(), EVERY, input_shape=(3, 8, 8), w_bits=(0, 2, 8))
+
+
+def open_mps_per_layer() -> Search:
+    return MPS(plain(), EVERY, input_shape=(3, 8, 8), w_bits=(2, 8), x_bits=(8, 4), per="layer")
+
+
+METHODS = {"pit": open_pit, "supernet": open_supernet, "mps": open_mps}
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_works_in_every_method(open_: type, name: str) -> None:
-    search = open_()
+def test_every_model_works_in_every_method(method: str, name: str) -> None:
+    search = METHODS[method]()
     value = search.get_cost(name)
     assert value.shape == () and value.item() > 0
     slopes = torch.autograd.grad(value, list(search.nas_parameters()), materialize_grads=True)
@@ -112,6 +124,32 @@ def test_a_search_that_prunes_needs_less_memory() -> None:
             decision[: len(decision) // 2] = 0
     exported = cost_of(search.export(), search._example, {"peak": peak_activation_bytes})
     assert search.get_cost(hard=True).item() == exported.totals["peak"] < before
+
+
+def test_a_quantised_activation_is_in_memory_at_its_width() -> None:
+    search = open_mps_per_layer()
+    # A pair of bit-widths for each activation: all at 8, and all at 4.
+    both = [8 * 8 + 8 * 8, 8 * 4 + 8 * 4]
+    for candidate, bits in enumerate(both):
+        with torch.no_grad():
+            search.decisions["activations"].zero_()[candidate] = 10
+        peak = search.get_cost("peak_activation_bytes", hard=True).item()
+        assert peak == bits * 64 / 8
+        totals = cost_of(search.export(), search._example, {"p": peak_activation_bytes}).totals
+        assert totals["p"] == peak
+    mixed = search.get_cost("peak_activation_bytes")
+    (slope,) = torch.autograd.grad(mixed, search.decisions["activations"])
+    assert (slope[0] >= 0).all() and slope[0].any() and (slope[1] <= 0).all()
+
+
+def test_a_pool_before_the_quantiser_leaves_the_width_to_the_layer_before() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1)
+    )
+    search = MPS(net, peak_activation_bytes, input_shape=(3, 8, 8), w_bits=(8,), x_bits=(8,))
+    assert search.cost.item() == (3 + 8) * 64  # nothing is written in float before the pool
+    totals = cost_of(search.export(), search._example, {"p": peak_activation_bytes}).totals
+    assert totals["p"] == (3 + 8) * 64
 
 
 def test_memory_follows_the_search_between_copies() -> None:
