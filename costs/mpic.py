@@ -11,8 +11,9 @@ Valid for convolutions over any axes and linear layers, at weights of 0, 2, 4, 8
 
 References:
     Ottavi et al., "A Mixed-Precision RISC-V Processor for Extreme-Edge DNN Inference", ISVLSI 2020
-    (arXiv 2010.04073), rates and power, as PLiNIO's published code quotes them; Risso et al., "Channel-wise Mixed-precision Assignment for
-    DNN Inference on Constrained Edge Nodes", IGSC 2022 (arXiv 2206.08852), the model.
+    (arXiv 2010.04073), rates and power, as PLiNIO's published code quotes them; Risso et al.,
+    "Channel-wise Mixed-precision Assignment for DNN Inference on Constrained Edge Nodes", IGSC 2022
+    (arXiv 2206.08852), the model.
 """
 
 from __future__ import annotations

@@ -338,7 +338,8 @@ def total(model: CostModel, layers: Iterable[tuple[LayerSpec, Tensor]]) -> Tenso
     ]
     if not terms:
         return torch.zeros((), dtype=torch.float64)
-    return ste.largest(torch.stack(terms)) if model.peak else sum(terms[1:], start=terms[0])
+    joined = torch.stack(terms)
+    return ste.largest(joined) if model.peak else joined.sum()
 
 
 def _fits(costs: Tensor, probability: Tensor) -> bool:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from plinio_sweep.graph.count import cost_of
     from plinio_sweep.graph.table import analyze
     from plinio_sweep.methods.mps import MPS, MPSSettings
     from plinio_sweep.methods.pit import PIT, PITSettings
@@ -38,6 +39,7 @@ _HOMES = {
     "Space": "sweep.space",
     "Sweep": "sweep.study",
     "analyze": "graph.table",
+    "cost_of": "graph.count",
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "Task",
     "accuracy",
     "analyze",
+    "cost_of",
 ]
 
 

@@ -214,7 +214,8 @@ class MPS(Search):
         insert_quantizers(self.net, self.sites, modules, outputs=self.outputs)
         self.net.train(self.net.training)
         analysis = self._analysis(self.net)
-        self.table, self.memory = analysis.table, Memory(analysis)
+        self.table = analysis.table
+        self.memory = Memory(analysis).to(self.temperature.device)
         self._rows = Rows(self._plan_rows())
         self._decide()
         self.prepare([self._example])

@@ -94,10 +94,11 @@ class Search(nn.Module, ABC):
         self._frozen: dict[ParameterGroup, frozenset[str]] = {}
         analysis = self._analysis(self.net)
         self.table = analysis.table
-        self.memory = Memory(analysis, choices=self.excludes_branches)
         self.decisions = nn.ParameterDict()
         first = next((p for p in own.parameters() if p.is_floating_point()), torch.zeros(()))
         self.register_buffer("temperature", first.new_ones(()))
+        memory = Memory(analysis, choices=self.excludes_branches)
+        self.memory = memory.to(first.device)
         self._open(analysis)
 
     @abstractmethod

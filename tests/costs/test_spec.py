@@ -232,6 +232,12 @@ def test_total_of_plain_numbers_is_exact_beyond_single_precision(count: int) -> 
     assert total(channels, layers).item() == count + 12
 
 
+def test_total_of_numbers_and_tensors_keeps_the_numbers_exact() -> None:
+    layers = [replace(CONV, cout=cout) for cout in (2**24 + 1, torch.tensor(1.0))]
+    value = total(channels, [(layer, torch.tensor(1.0)) for layer in layers])
+    assert value.item() == 2**24 + 2
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_total_keeps_the_precision_of_the_counts(dtype: torch.dtype) -> None:
     layer = replace(CONV, cout=torch.tensor(3.5, dtype=dtype))
