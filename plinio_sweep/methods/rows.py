@@ -12,7 +12,7 @@ Shapes: `R` rows of all layers, in the order of the matrices.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -115,8 +115,12 @@ class Rows:
                 changed[f"{layer.name}.bias"] = bias
         return changed
 
-    def bake(self, net: nn.Module) -> None:
-        """Folds the norms for good: weights and biases of `net` become those that `read` gives."""
+    def bake(self, net: nn.Module) -> Rows:
+        """Folds the norms for good: weights and biases of `net` become those that `read` gives.
+
+        Returns:
+            The same rows of layers without norms.
+        """
         folded = self.write(*self.read(net))
         for layer in self.layers:
             if layer.norm is None:
@@ -127,3 +131,4 @@ class Rows:
             del module.bias
             bias = nn.Parameter(folded[f"{layer.name}.bias"].detach().clone(), learns)
             module.register_parameter("bias", bias)
+        return Rows([replace(layer, norm=None) for layer in self.layers])
