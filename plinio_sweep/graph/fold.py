@@ -112,10 +112,8 @@ def _fold(layer: Any, norm: Any) -> None:
     scale, mean, shift = _scale(norm), _wide(norm.running_mean), _shift(norm)
     before = torch.zeros_like(mean) if layer.bias is None else _wide(layer.bias)
     bias = ((before - mean) * scale + shift).to(layer.weight)
-    learns = [p.requires_grad for p in (layer.bias, norm.bias) if p is not None]
     layer.weight.copy_(_wide(layer.weight) * _column(scale, layer.weight))
-    learnable = any(learns) if learns else layer.weight.requires_grad
-    layer.register_parameter("bias", nn.Parameter(bias, learnable))
+    layer.register_parameter("bias", nn.Parameter(bias, bias_learns(layer, norm)))
 
 
 def _unfold(layer: Any, norm: Any, before: Tensor | None) -> None:

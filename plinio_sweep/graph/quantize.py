@@ -37,6 +37,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from costs import ste
 
@@ -98,9 +99,10 @@ def _mix_plainly(x: Tensor, steps: Tensor, weights: Tensor, codes: list[tuple[in
     """The mix as autograd would have it."""
     mixed = x.new_zeros(())
     for s, weight, (low, high) in zip(steps.unbind(), weights.unbind(), codes, strict=True):
-        scaled = (x * (1 / s.detach())).clamp(low, high)
-        clipped = ((scaled <= low) | (scaled >= high)).to(x.dtype) * scaled.detach()
-        value = ste.round_(scaled) * s.detach() + clipped * (s - s.detach())
+        scaled = x * (1 / s.detach())
+        inside = F.hardtanh(scaled, low, high)  # as below, an edge itself has no slope
+        clipped = ((scaled < low) | (scaled > high)).to(x.dtype) * inside.detach()
+        value = ste.round_(inside) * s.detach() + clipped * (s - s.detach())
         mixed = value if len(codes) == 1 and not weight.requires_grad else mixed + weight * value
     return mixed
 
@@ -246,7 +248,13 @@ def round_rows(rows: Tensor, step: Tensor, bits: int | Tensor) -> Tensor:
 def _codes(rows: Tensor, step: Tensor, limit: Tensor) -> Tensor:
     # Times the inverse, as everywhere: search and export must agree to the last bit.
     codes = torch.maximum(torch.minimum((rows * (1 / step)).round(), limit), -limit)
-    return torch.where(limit == 0, torch.where(rows < 0, -1.0, 1.0).to(rows.dtype), codes)
+    return torch.where(limit == 0, _signs(rows), codes)
+
+
+def _signs(rows: Tensor) -> Tensor:
+    """The codes of one bit: -1 and 1, but 0 throughout a row of zeros."""
+    signs = torch.where(rows < 0, -1.0, 1.0).to(rows.dtype)
+    return torch.where((rows == 0).all(1, keepdim=True), 0.0, signs)
 
 
 def _step(span: Tensor, factor: float | Tensor) -> Tensor:
@@ -292,7 +300,7 @@ class _MixRows(torch.autograd.Function):
 
 def _codes_at(rows: Tensor, step: Tensor, bits: int) -> Tensor:
     if bits == 1:
-        return torch.where(rows < 0, -1.0, 1.0).to(rows.dtype)
+        return _signs(rows)
     limit = 2 ** (bits - 1) - 1
     return (rows * (1 / step)).round_().clamp_(-limit, limit)
 

@@ -34,21 +34,24 @@ class Quantizer(nn.Module):
     Args:
         bits: `X` candidate bit-widths.
         signed: Whether there are codes below 0.
-        log_clip: `(1,)` logarithm of the clip, to be trained in place; when left out, the buffers
-            `steps` and `weights`, `(X,)`, are to be set from outside.
+        log_clip: `(1,)` logarithm of the clip, trained in place if it is a parameter; when left
+            out, the buffers `steps` and `weights`, `(X,)`, are to be set from outside.
     """
 
     steps: Tensor
     weights: Tensor
-    log_clip: nn.Parameter | None
+    log_clip: Tensor | None
 
     def __init__(
-        self, bits: tuple[int, ...], *, signed: bool, log_clip: nn.Parameter | None = None
+        self, bits: tuple[int, ...], *, signed: bool, log_clip: Tensor | None = None
     ) -> None:
         super().__init__()
         self.bits = bits
         self.signed = signed
-        self.log_clip = log_clip
+        if log_clip is None or isinstance(log_clip, nn.Parameter):
+            self.register_parameter("log_clip", log_clip)
+        else:
+            self.register_buffer("log_clip", log_clip)
         self.seen: list[Tensor] | None = None  # extremes of each item, while ranges are measured
         start = torch.ones(len(bits)) if log_clip is None else torch.ones_like(log_clip)
         self.register_buffer("steps", start.clone(), persistent=False)

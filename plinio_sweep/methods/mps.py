@@ -600,7 +600,8 @@ class MPS(Search):
             return None
         start = self._rows.start[layer.name]
         rows = self.log_span.detach()[start : start + layer.rows]
-        return nn.Parameter(rows[left.to(rows.device)].clone(), self.log_span.requires_grad)
+        learns = self._learns("log_span", self.log_span)
+        return nn.Parameter(rows[left.to(rows.device)].clone(), learns)
 
     def _decided(self, theta: Theta) -> dict[str, Quantizer]:
         """The quantisers at their bit-widths."""
@@ -610,9 +611,11 @@ class MPS(Search):
         for index, (plan, signed) in enumerate(zip(self.sites.quantizers, signs, strict=True)):
             candidate = chosen[plan.decision]
             clip = self.log_clip.detach()[index, candidate : candidate + 1].clone()
-            learns = self.log_clip.requires_grad and not plan.measured
+            learns = self._learns("log_clip", self.log_clip)
             found[plan.name] = Quantizer(
-                (self.x_bits[candidate],), signed=signed, log_clip=nn.Parameter(clip, learns)
+                (self.x_bits[candidate],),
+                signed=signed,
+                log_clip=clip if plan.measured else nn.Parameter(clip, learns),
             )
         return found
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from plinio_sweep.graph.fold import bias_learns
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowLayer:
@@ -127,7 +129,7 @@ class Rows:
                 continue
             module: Any = net.get_submodule(layer.name)
             module.weight.data = folded[f"{layer.name}.weight"].detach().clone()
-            learns = module.weight.requires_grad
+            learns = bias_learns(module, net.get_submodule(layer.norm))
             del module.bias
             bias = nn.Parameter(folded[f"{layer.name}.bias"].detach().clone(), learns)
             module.register_parameter("bias", bias)

@@ -264,6 +264,10 @@ class Search(nn.Module, ABC):
             )
         return dict(self.named_nas_parameters() if group == "nas" else self.named_net_parameters())
 
+    def _learns(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether an exported net trains what is `parameter` here: `freeze` is for this search."""
+        return parameter.requires_grad or name in self._frozen.get("net", frozenset())
+
     # -- results --------------------------------------------------------------------------------
 
     def summary(self, theta: Theta | None = None) -> Architecture:
@@ -309,8 +313,8 @@ class Search(nn.Module, ABC):
         """
         hard = self.theta(hard=True) if theta is None else theta
         own = copy.deepcopy(self.net)
-        for name in self._frozen.get("net", frozenset()):
-            own.get_parameter(name).requires_grad_(True)  # frozen for this search only
+        for name, parameter in own.named_parameters():
+            parameter.requires_grad_(self._learns(name, parameter))
         exported = self._cut(self._analysis(own), hard)
         if check:
             self._compare(exported, hard)

@@ -10,6 +10,7 @@ import torch
 
 from costs import macs, params, total
 from plinio_sweep.methods.mps import MPSSettings
+from plinio_sweep.methods.search import PARAMETER_GROUPS, ParameterGroup
 from tests.contract.method_contract import (
     LAYERS,
     MethodContract,
@@ -63,7 +64,6 @@ class OfBitWidths(MethodContract):
 
 
 class TestPerChannel(OfBitWidths):
-    few = ("Residual", "SeveralInputs")
     alike = ("Residual", "Shuffle", "ConcatNorm", "Attention", "SeveralInputs", "Words", "Tied")
 
     @pytest.fixture
@@ -73,15 +73,46 @@ class TestPerChannel(OfBitWidths):
 
 class TestQuantisationAwareTraining(OfBitWidths):
     cases = tuple(NETS[name] for name in ("Residual", "CalledTwice", "SeveralInputs", "Causal"))
+    few = ("Causal",)
 
     @pytest.fixture
     def settings(self) -> MPSSettings:
         return MPSSettings(w_bits=(8,), x_bits=(8,))
 
+    @pytest.mark.parametrize("group", PARAMETER_GROUPS)
+    def test_a_frozen_group_stays_while_the_other_learns(
+        self, settings: MPSSettings, group: ParameterGroup
+    ) -> None:
+        """There are no decisions: only the net can learn."""
+        case = NETS["Causal"]
+        search = self.open(settings, case)
+        search.freeze(group)
+        trained = [name for name, p in search.named_parameters() if p.requires_grad]
+        assert bool(trained) == (group == "nas")
+        assert all(p.requires_grad for p in search.export().parameters())
+        search.unfreeze(group)
+        assert all(p.requires_grad for p in search.parameters())
+
+    @pytest.mark.parametrize("group", PARAMETER_GROUPS)
+    def test_what_the_user_froze_stays_frozen(
+        self, settings: MPSSettings, group: ParameterGroup
+    ) -> None:
+        """Also the clips, which are the search's own."""
+        case = NETS["Causal"]
+        search = self.open(settings, case)
+        search.log_clip.requires_grad_(False)
+        search.freeze(group)
+        search.unfreeze(group)
+        assert [n for n, p in search.named_parameters() if not p.requires_grad] == ["log_clip"]
+        left = {n for n, p in search.export().named_parameters() if not p.requires_grad}
+        plans = [plan for plan in search.sites.quantizers if not plan.measured]
+        assert left == {f"{plan.name}.log_clip" for plan in plans}
+
 
 class TestPerLayer(OfBitWidths):
     cases = tuple(NETS[name] for name in ("Residual", "Tied", "NamedOutputs", "UNet", "Attention"))
     alike = ("Residual", "NamedOutputs")
+    few = ("Tied",)
 
     @pytest.fixture
     def settings(self) -> MPSSettings:
