@@ -116,6 +116,12 @@ def _fold(layer: Any, norm: Any) -> None:
     layer.register_parameter("bias", nn.Parameter(bias, bias_learns(layer, norm)))
 
 
+def bias_learns(layer: Any, norm: Any) -> bool:
+    """Whether the bias of a layer and its norm as one is trained: where one of their own is."""
+    own = [p.requires_grad for p in (layer.bias, norm.bias) if isinstance(p, nn.Parameter)]
+    return any(own) if own else bool(layer.weight.requires_grad)
+
+
 def _unfold(layer: Any, norm: Any, before: Tensor | None) -> None:
     if norm.affine:
         weak = _scale(norm).abs() < _SMALLEST_SCALE

@@ -24,7 +24,6 @@ from torch.nn.utils import parametrize
 from costs import MODELS, CostModel, assume_bits, macs, params, size_bits, total
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.graph.nodes import tensors
-from plinio_sweep.graph.table import analyze
 from plinio_sweep.methods import METHODS
 from plinio_sweep.methods.search import PARAMETER_GROUPS, Method, ParameterGroup, Search, Theta
 from tests.nets import CASES, NETS, Case
@@ -88,11 +87,10 @@ def count_macs(net: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     return found
 
 
-def count_params(net: nn.Module, inputs: tuple[Tensor, ...]) -> int:
-    """Parameters of `net` after its norms are folded into the layers before them."""
-    traced, table = analyze(net, inputs)
-    found = sum(p.numel() for p in traced.parameters())
-    for row in table.rows:
+def count_params(net: nn.Module, search: Search) -> int:
+    """Parameters of `net` after the norms of the table are folded into the layers before them."""
+    found = sum(p.numel() for p in search.net.parameters())
+    for row in search.table.rows:
         if row.norm is not None and row.spec.repeat == 0:
             layer: Any = net.get_submodule(row.name)
             norm = net.get_submodule(row.norm)
@@ -223,7 +221,7 @@ class MethodContract:
         net = case.build()
         search = self.open(settings, case, net)
         layers = [pair for pair in search.layers(search.theta()) if pair[0].op in LAYERS]
-        assert search.get_cost("params").item() == count_params(net, case.inputs())
+        assert search.get_cost("params").item() == count_params(net, search)
         assert total(macs, layers).item() == count_macs(net, case.inputs())
 
     def test_loads_a_checkpoint_of_the_seed(self, opened: Opened, case: Case) -> None:
