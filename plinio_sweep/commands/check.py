@@ -33,9 +33,10 @@ def check_study(path: Path) -> None:
     ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
     net, example = seed_net(ground), ground.data.example()
     report = cost_of(net, example, sweep.models)
+    details: dict[str, str] = {}
     for order in sweep.space.orders:
         try:
-            _try_order(sweep, ground, order)
+            details = _try_order(sweep, ground, order) | details
         except Exception as error:
             raise ValueError(
                 f"One step of order {order!r} must run, but raised {type(error).__name__}: "
@@ -43,7 +44,8 @@ def check_study(path: Path) -> None:
             ) from error
     search = METHODS[sweep.space.orders[0].split(">")[0]]().open(net, example)
     click.echo(f"study {sweep.name}: {type(net).__name__}, {_sizes(ground.data)}\n")
-    click.echo(f"{search.table}\n")
+    for text in (str(search.table), *filter(None, details.values())):
+        click.echo(f"{text}\n")
     for name, value in report.totals.items():
         click.echo(f"seed {name}: {format_cost(value, report.units[name])}")
     for line in uncovered_lines(report.uncovered):
@@ -56,15 +58,21 @@ def _sizes(data: Splits) -> str:
     return ", ".join(f"{len(data.part(n))} {n}" for n in ("train", "validation", "test"))
 
 
-def _try_order(sweep: Sweep, ground: Ground, order: str) -> None:
-    """One step of each stage of `order`, and its export, on a handful of items."""
+def _try_order(sweep: Sweep, ground: Ground, order: str) -> dict[str, str]:
+    """One step of each stage of `order`, and its export, on a handful of items.
+
+    Returns:
+        What each method has to tell beside the table of channels.
+    """
     few = {
         name: _first(ground.data.part(name), sweep.recipe.batch_size)
         for name in ("train", "validation", "test")
     }
-    net = seed_net(ground)
+    net, details = seed_net(ground), {}
     for method in order.split(">"):
         search = METHODS[method]().open(net, ground.data.example(), sweep.models)
+        search.prepare([few["train"].inputs])
+        details[method] = search.details
         pressure = Pressure.on(search, sweep.pressure, strength=1.0, loss=1.0)
         fit(
             search,
@@ -77,6 +85,7 @@ def _try_order(sweep: Sweep, ground: Ground, order: str) -> None:
             pressure=pressure,
         )
         net = search.export()
+    return details
 
 
 def _first(split: Split, count: int) -> Split:

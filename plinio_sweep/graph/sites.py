@@ -78,7 +78,7 @@ class QuantizerPlan:
     name: str  # of its module
     nodes: tuple[str, ...]  # whose values it rounds
     signed: bool
-    measured: bool  # whether the sign is seen on data only: an input
+    measured: bool  # whether the sign is that of the inputs of the net, to be seen on data
     decision: int
 
 
@@ -99,8 +99,7 @@ class Sites:
             others = [
                 q.nodes[0] for q in self.quantizers if q.decision == plan.decision and q is not plan
             ]
-            sign = "signed" if plan.signed else "unsigned"
-            sign += " (measured)" if plan.measured else ""
+            sign = "signed" if plan.signed else "measured" if plan.measured else "unsigned"
             lines.append((", ".join(plan.nodes), sign, ", ".join(others) or "-"))
         widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
         return "\n".join(
@@ -137,7 +136,8 @@ class _Finder:
         self.net, self.found, self.outputs = net, found, outputs
         # Label of the quantiser; 0 where the net has rounded the value before; none on no grid.
         self.grid: dict[fx.Node, int | None] = {}
-        self.above: dict[fx.Node, bool] = {}  # whether nothing is below zero
+        # Whether nothing is below zero: as it is, and where inputs are not.
+        self.above: dict[bool, dict[fx.Node, bool]] = {False: {}, True: {}}
         self.shared, self.agreed = Union(), Union()  # quantisers, and their decisions
         self.sites: list[tuple[fx.Node, int]] = []
         self.ends: dict[str, int] = {}  # the quantiser of what a node computes
@@ -154,7 +154,7 @@ class _Finder:
 
     def _visit(self, node: fx.Node) -> None:
         inputs = [n for n in node.all_input_nodes if self._is_value(n)]
-        self.above[node] = self._is_above(node)
+        self._see_sign(node)
         self.grid[node] = None
         if node.name in self.layers and inputs:
             self.reads.setdefault(self.layers[node.name], {})[node.name] = self.grid[inputs[0]]
@@ -178,7 +178,8 @@ class _Finder:
         end = node
         while (behind := self._behind(end)) is not None and not self._rounds(behind):
             end = behind
-            self.above[end], self.grid[end] = self._is_above(end), None
+            self._see_sign(end)
+            self.grid[end] = None
         if not isinstance(self.found.real[end], Tensor) or not self._is_wanted(end):
             return
         label = int(self.shared.fresh(1))
@@ -231,7 +232,12 @@ class _Finder:
             return bool(self.net.get_submodule(str(node.target)).mode == "nearest")
         return node.target is F.interpolate and node.kwargs.get("mode", "nearest") == "nearest"
 
-    def _is_above(self, node: fx.Node) -> bool:
+    def _see_sign(self, node: fx.Node) -> None:
+        for assumed, above in self.above.items():
+            is_input = node.op == "placeholder"
+            above[node] = assumed if is_input else self._is_above(node, above)
+
+    def _is_above(self, node: fx.Node, above: Mapping[fx.Node, bool]) -> bool:
         inputs = node.all_input_nodes
         if not inputs:
             return all(bool((value >= 0).all()) for value in tensors(self.found.real[node]))
@@ -244,7 +250,7 @@ class _Finder:
         elif not self._keeps(node) and not is_a(node, self.net, _AVERAGES):
             return False
         data = moved(node) if is_shape(node, self.net) else inputs
-        return all(self.above.get(n, True) for n in data)
+        return all(above.get(n, True) for n in data)
 
     def _share(self, grids: list[int | None]) -> None:
         for label in self._pairs(grids):
@@ -273,12 +279,15 @@ class _Finder:
             module = f"quantizer_{nodes[0].name}"
             while module in known:
                 module += "_"
+            positive, positive_like_inputs = (
+                all(self.above[assumed][node] for node in nodes) for assumed in (False, True)
+            )
             plans.append(
                 QuantizerPlan(
                     name=module,
                     nodes=tuple(node.name for node in nodes),
-                    signed=not all(self.above[node] for node in nodes),
-                    measured=any(node.op == "placeholder" for node in nodes),
+                    signed=not positive_like_inputs,
+                    measured=positive_like_inputs and not positive,
                     decision=decided[decisions[members[0]]],
                 )
             )

@@ -323,11 +323,14 @@ class MPS(Search):
             ValueError: When an activation is not finite.
         """
         floats = self._rows.write(*self._rows.read(self.net)) if self._rows.layers else {}
+        for index, plan in enumerate(self.sites.quantizers):
+            self.signed[index] = float(plan.signed or plan.measured)  # until it is seen
+        self._sign()
         found = measure_ranges(self.net, floats, batches)
         for index, plan in enumerate(self.sites.quantizers):
             low, high = found[plan.name]
             if plan.measured:
-                self.signed[index] = float(plan.signed or bool((low < 0).any()))
+                self.signed[index] = float((low < 0).any())
             extremes = torch.maximum(high, -low) if self.signed[index] else high
             clip = torch.quantile(extremes.double(), self.percentile / 100)
             if not bool(torch.isfinite(clip)):
@@ -548,6 +551,11 @@ class MPS(Search):
         yield "log_clip", self.log_clip
         if self.log_span is not None:
             yield "log_span", self.log_span
+
+    @property
+    def details(self) -> str:
+        """The quantisers of activations."""
+        return str(self.sites)
 
     def summary(self, theta: Theta | None = None) -> Architecture:
         """What each layer would come to if the search ended now."""

@@ -270,6 +270,11 @@ class Search(nn.Module, ABC):
 
     # -- results --------------------------------------------------------------------------------
 
+    @property
+    def details(self) -> str:
+        """What `plinio-sweep check` prints of this method beside the table: nothing here."""
+        return ""
+
     def summary(self, theta: Theta | None = None) -> Architecture:
         """What each layer would come to if the search ended now."""
         hard = self.theta(hard=True) if theta is None else theta

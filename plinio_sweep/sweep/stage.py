@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +20,14 @@ from costs import CostModel
 from plinio_sweep.methods.search import LayerChoice, Method, Search
 from plinio_sweep.sweep.definition import describe, digest
 from plinio_sweep.train.history import Epoch
-from plinio_sweep.train.loop import Watch, evaluate, fit, restore_norms
+from plinio_sweep.train.loop import Watch, evaluate, fit, restore_norms, shuffled
 from plinio_sweep.train.pressure import Pressure, Source
 from plinio_sweep.train.recipe import Recipe, Splits, Task
 
 # Raised when training changes what equal settings lead to: old results are then no longer ours.
 CODE_VERSION = 1
+# Batches that a search sees before it starts: rare extremes of more would only widen the ranges.
+_LOOKED_AT = 8
 
 
 class Store(Protocol):
@@ -125,6 +128,9 @@ def run_stage(
     """
     task, recipe, data = ground.task, ground.recipe, ground.data
     search = stage.method.open(net, data.example(), ground.models)
+    order = torch.Generator().manual_seed(seed)
+    batches = shuffled(data.part("train"), recipe.batch_size, order)
+    search.prepare(batch.inputs for batch in islice(batches, _LOOKED_AT))
     start = evaluate(search, data.part("validation"), task)
     pressure = Pressure.on(
         search, ground.pressure, strength=stage.strength, loss=start.loss, ramp=recipe.ramp

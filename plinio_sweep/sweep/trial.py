@@ -177,12 +177,12 @@ def _measure(
     )
 
 
-def _layers(outcomes: list[StageOutcome]) -> dict[str, dict[str, int]]:
+def _layers(outcomes: list[StageOutcome]) -> dict[str, dict[str, Any]]:
     """What each layer is at the end beside what it was in the first seed that had it."""
     if not outcomes:
         return {}
     first, last = outcomes[0].layers, outcomes[-1].layers
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, choice in last.items():
         seed = first.get(name, choice)
         found[name] = {
@@ -198,7 +198,14 @@ def _layers(outcomes: list[StageOutcome]) -> dict[str, dict[str, int]]:
                 "seed_taps": seed.seed_taps,
                 "seed_dilation": seed.seed_dilation,
             }
+        if choice.w_bits is not None:
+            found[name] |= {"w_bits": _words(choice.w_bits), "x_bits": choice.x_bits}
     return found
+
+
+def _words(w_bits: Mapping[int, int]) -> dict[str, int]:
+    """Outputs at each bit-width, with keys that JSON leaves as they are."""
+    return {str(bits): count for bits, count in w_bits.items()}
 
 
 # -- files --------------------------------------------------------------------------------------

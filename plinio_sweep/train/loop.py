@@ -92,7 +92,7 @@ def fit(
         _set_rates(optimizers, phase, fraction)
         if isinstance(net, Search):
             net.temperature.fill_(_annealed(temperature, index, phase.epochs))
-        batches = _batches(data.part("train"), batch_size, generator)
+        batches = shuffled(data.part("train"), batch_size, generator)
         loss = _epoch(net, batches, task, optimizers, pressure, fraction, watch)
         score = evaluate(net, data.part("validation"), task)
         costs = _costs(net)
@@ -185,7 +185,7 @@ def restore_norms(net: nn.Module, split: Split, batch_size: int) -> None:
         norm.reset_running_stats()
         norm.train()
     hooks = [norm.register_forward_pre_hook(_weigher()) for norm in norms]
-    for batch in _batches(split, batch_size, torch.Generator().manual_seed(0)):
+    for batch in shuffled(split, batch_size, torch.Generator().manual_seed(0)):
         net(*batch.inputs)
     for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
         hook.remove()
@@ -234,7 +234,7 @@ def _set_rates(optimizers: list[torch.optim.Optimizer], phase: Phase, fraction: 
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * phase.schedule(fraction)
 
 
-def _batches(split: Split, size: int, generator: torch.Generator) -> Iterator[Split]:
+def shuffled(split: Split, size: int, generator: torch.Generator) -> Iterator[Split]:
     """A pass over `split` in random order; a last batch of one item joins the one before."""
     order = torch.randperm(len(split), generator=generator)
     parts = list(torch.split(order, size))

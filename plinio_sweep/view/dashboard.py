@@ -97,6 +97,19 @@ def _kernel_rows(result: TrialResult) -> Rows:
     ]
 
 
+def _bit_rows(result: TrialResult) -> Rows:
+    layers: Mapping[str, Mapping[str, Any]] = result.architecture.get("layers", {})
+    return [
+        (
+            f"`{name}`",
+            ", ".join(f"{count} at {bits} bit" for bits, count in kept["w_bits"].items()),
+            "float" if kept["x_bits"] is None else f"{kept['x_bits']} bit",
+        )
+        for name, kept in layers.items()
+        if "w_bits" in kept
+    ]
+
+
 def note(params: Mapping[str, Any], result: TrialResult) -> str:
     """A trial in Markdown: the order of its methods, what it came to, and its layers.
 
@@ -110,6 +123,7 @@ def note(params: Mapping[str, Any], result: TrialResult) -> str:
         (("cost", "unit", "exported net", "as searched"), _cost_rows(result)),
         (("layer", "input channels", "output channels"), _layer_rows(result)),
         (("kernel", "taps", "dilation"), _kernel_rows(result)),
+        (("rounded", "output channels", "input"), _bit_rows(result)),
     )
     order = f"**order** `{params['order']}`" if "order" in params else ""
     written = [order, *(_table(header, rows) for header, rows in tables if rows)]

@@ -30,6 +30,16 @@ def test_check_tries_every_order(tmp_path: Path) -> None:
     assert "one step of pit, pit>pit: done" in done.stdout
 
 
+def test_check_prints_where_activations_are_rounded_and_with_which_sign(tmp_path: Path) -> None:
+    changes = {"space=Space(": 'space=Space(orders=("pit>mps", "mps"), '}
+    printed = invoke("check", write_study(tmp_path, changes)).stdout
+    rows = [line.split() for line in printed.splitlines()]
+    assert rows.count(["quantiser", "of", "sign", "bit-width", "decided", "with"]) == 1
+    assert ["x", "measured", "-"] in rows
+    assert ["relu", "unsigned", "-"] in rows
+    assert "one step of pit>mps, mps: done" in printed
+
+
 def test_check_counts_by_a_cost_of_ones_own(tmp_path: Path) -> None:
     changes = {
         "from torch import Tensor, nn\n": "from torch import Tensor, nn\nfrom costs import cost\n",

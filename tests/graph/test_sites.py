@@ -109,7 +109,8 @@ def test_signs_are_those_that_the_values_have(name: str) -> None:
     model(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
     for plan in model.sites.quantizers:
         clipped = any(word in plan.nodes[0] for word in ("relu", "inplace"))  # rounding does it
-        assert plan.signed or clipped or bool((seen[plan.name] >= 0).all())
+        signed = plan.signed or plan.measured
+        assert signed or clipped or bool((seen[plan.name] >= 0).all())
 
 
 @pytest.mark.parametrize("name", ["relu", "residual", "linear bottleneck"])
@@ -184,8 +185,27 @@ def test_b13_the_sign_of_an_input_is_measured(shift: float, signed: float) -> No
     model = MPS(net, input_example=5 * x + shift)
     assert model.sites.quantizers[0].measured
     assert model.signed[0] == signed
-    model.prepare([(x.abs(),)])
-    assert model.signed[0] == 0.0 or model.sites.quantizers[0].signed
+    for data, sign in ((x.abs(), 0.0), (x, 1.0)):
+        model.prepare([(data,)])
+        assert model.signed[0] == sign
+        assert model.net.get_submodule("quantizer_x").signed == bool(sign)
+
+
+def test_ranges_behind_an_input_are_those_of_its_new_sign() -> None:
+    x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    net = Between(NETS_AND_SITES["residual"][0])
+    model = MPS(net, input_example=x.abs())
+    model.prepare([(x,)])
+    assert torch.equal(model.log_clip, MPS(net, input_example=x).log_clip)
+
+
+def test_averages_of_an_input_have_the_sign_that_its_data_have() -> None:
+    x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = MPS(Between(lambda n, x: n.a(F.avg_pool2d(x, 2))), input_example=x.abs())
+    assert [plan.measured for plan in model.sites.quantizers] == [True, True]
+    assert model.signed.tolist() == [0.0, 0.0]
+    model.prepare([(x,)])
+    assert model.signed.tolist() == [1.0, 1.0]
 
 
 def test_every_input_has_a_quantiser_of_its_own_and_whole_numbers_have_none() -> None:
@@ -202,7 +222,7 @@ def test_the_table_of_sites_names_nodes_signs_and_company() -> None:
     lines = str(search(NETS_AND_SITES["residual"][0]).sites).splitlines()
     assert lines[0].split() == ["quantiser", "of", "sign", "bit-width", "decided", "with"]
     assert [line.split() for line in lines[1:4]] == [
-        ["x", "signed", "(measured)", "-"],
+        ["x", "measured", "-"],
         ["a", "signed", "b"],
         ["relu", "unsigned", "-"],
     ]

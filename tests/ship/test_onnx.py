@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from plinio_sweep.methods.mps import MPS
 from plinio_sweep.ship.onnx import export_onnx, run_onnx
 
 needs_onnx = pytest.mark.skipif(
@@ -69,6 +70,22 @@ def test_the_file_gives_the_outputs_of_the_net_for_any_batch_size(
         x = torch.randn(size, 3, 6, 6)
         (output,) = run_onnx(path, (x,))
         np.testing.assert_allclose(output, net(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@needs_onnx
+@pytest.mark.parametrize("ranges", ["minmax", "learned"])
+def test_a_rounded_net_computes_the_same_elsewhere(tmp_path: Path, ranges: str) -> None:
+    path = tmp_path / "model.onnx"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        search = MPS(Residual().eval(), input_shape=(3, 6, 6), x_bits=(4, 8), ranges=ranges)
+        with torch.no_grad():
+            search.decisions["weights"].uniform_()
+        net, x = search.export(), torch.randn(5, 3, 6, 6)
+    export_onnx(net, (x[:2],), path)
+    (output,) = run_onnx(path, (x,))
+    expected = net(x).detach().numpy()
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
 
 
 @needs_onnx

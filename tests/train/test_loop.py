@@ -19,7 +19,7 @@ from plinio_sweep.graph.count import cost_of
 from plinio_sweep.methods.pit import PIT
 from plinio_sweep.methods.supernet import SuperNet
 from plinio_sweep.train.history import Epoch
-from plinio_sweep.train.loop import DivergedError, Watch, _batches, evaluate, fit
+from plinio_sweep.train.loop import DivergedError, Watch, evaluate, fit, shuffled
 from plinio_sweep.train.metrics import accuracy
 from plinio_sweep.train.pressure import Budget, Pressure
 from plinio_sweep.train.recipe import Phase, Split, Splits, Task, cosine
@@ -305,7 +305,7 @@ def test_a_validation_loss_that_is_no_number_ends_the_training_too() -> None:
 @given(st.integers(2, 40), st.integers(2, 12), st.integers(0, 3))
 def test_batches_hold_every_item_once_and_no_item_alone(count: int, size: int, seed: int) -> None:
     split = Split((torch.arange(count), -torch.arange(count)), torch.arange(count))
-    parts = list(_batches(split, size, torch.Generator().manual_seed(seed)))
+    parts = list(shuffled(split, size, torch.Generator().manual_seed(seed)))
     assert sorted(torch.cat([part.target for part in parts]).tolist()) == list(range(count))
     assert all(2 <= len(part) <= size + 1 for part in parts)
     for part in parts:
@@ -315,7 +315,7 @@ def test_batches_hold_every_item_once_and_no_item_alone(count: int, size: int, s
 
 def test_a_last_batch_of_one_item_joins_the_one_before() -> None:
     split = Split((torch.arange(9),), torch.arange(9))
-    sizes = [len(part) for part in _batches(split, 4, torch.Generator().manual_seed(0))]
+    sizes = [len(part) for part in shuffled(split, 4, torch.Generator().manual_seed(0))]
     assert sizes == [4, 5]
 
 

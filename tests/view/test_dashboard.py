@@ -228,6 +228,15 @@ def test_note_tells_taps_and_dilation_where_a_layer_has_them() -> None:
     assert written.endswith(table)
 
 
+def test_note_tells_bit_widths_where_a_layer_has_them() -> None:
+    channels = {"in": 3, "out": 10, "seed_in": 3, "seed_out": 12}
+    bits = {"w_bits": {"2": 4, "8": 6}, "x_bits": 8}
+    layers = {"conv": channels | bits, "fc": channels}
+    written = note({}, replace(RESULT, architecture={"layers": layers}))
+    rows = "| rounded | output channels | input |\n| --- | --- | --- |\n"
+    assert written.endswith(f"{rows}| `conv` | 4 at 2 bit, 6 at 8 bit | 8 bit |")
+
+
 def test_note_leaves_out_what_is_not_known() -> None:
     bare = replace(RESULT, costs={}, architecture={}, metrics={"validation_loss": 0.5})
     assert note({}, bare) == "| metric | value |\n| --- | --- |\n| validation loss | 0.5000 |"
