@@ -200,25 +200,24 @@ class Learned(MinMax):
     trained: ClassVar[bool] = True
 
 
-def mix_rows(rows: Tensor, span: Tensor, weights: Tensor, bits: Sequence[int]) -> Tensor:
+def mix_rows(rows: Tensor, steps: Tensor, weights: Tensor, bits: Sequence[int]) -> Tensor:
     """Each row rounded to its candidate grids, as one weighted sum.
 
-    Rows get their gradient times the sum of their weights. Where the range is trained, so that it
-    asks for a gradient, it gets that of a learned step, and clipped values get none.
+    Rows get their gradient times the sum of their weights. Where steps ask for a gradient, because
+    their ranges are trained, they get that of a learned step, and clipped values get none.
 
     Args:
         rows: `(R, K)`.
-        span: `(R,)` range of each row.
+        steps: `(W, R)`, from `row_steps`.
         weights: `(W, R)`.
         bits: `W` bit-widths, none of them 0.
 
     Example:
         >>> rows = torch.tensor([[-1.0, 0.4, 1.0]])
-        >>> mix_rows(rows, torch.ones(1), torch.ones(1, 1), [2])
+        >>> mix_rows(rows, row_steps(torch.ones(1), [2]), torch.ones(1, 1), [2])
         tensor([[-0.6667,  0.6667,  0.6667]])
     """
-    steps = row_steps(span, bits)
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or span.requires_grad:
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or steps.requires_grad:
         parts = zip(steps.unbind(), weights.unbind(), bits, strict=True)
         mixed = [weight[:, None] * round_rows(rows, s, b) for s, weight, b in parts]
         return sum(mixed[1:], start=mixed[0])
@@ -269,7 +268,7 @@ def weight_step(span: Tensor, bits: Tensor) -> Tensor:
 
 def row_steps(span: Tensor, bits: Sequence[int]) -> Tensor:
     """`(W, R)` step of each row at each bit-width."""
-    return torch.stack([_step(span, WEIGHT_STEPS[b]) for b in bits])
+    return _step(span, span.new_tensor([WEIGHT_STEPS[b] for b in bits])[:, None])
 
 
 class _MixRows(torch.autograd.Function):
@@ -282,8 +281,9 @@ class _MixRows(torch.autograd.Function):
         ctx.bits = bits
         ctx.save_for_backward(rows, steps, weights)
         mixed = torch.zeros_like(rows)
-        for step, weight, b in zip(steps[:, :, None], weights, bits, strict=True):
-            mixed.addcmul_(_codes_at(rows, step, b), step * weight[:, None])
+        columns = ((1 / steps)[:, :, None].unbind(), (steps * weights)[:, :, None].unbind())
+        for inverse, scale, b in zip(*columns, bits, strict=True):
+            mixed.addcmul_(_codes_at(rows, inverse, b), scale)
         return mixed
 
     @staticmethod
@@ -293,16 +293,16 @@ class _MixRows(torch.autograd.Function):
         drows = grad * weights.sum(0)[:, None]
         if not ctx.needs_input_grad[2]:
             return drows, None, None, None
-        parts = zip(steps[:, :, None], ctx.bits, strict=True)
-        dots = [(_codes_at(rows, s, b).mul_(grad)).sum(1) * s[:, 0] for s, b in parts]
-        return drows, None, torch.stack(dots), None
+        parts = zip((1 / steps)[:, :, None].unbind(), ctx.bits, strict=True)
+        dots = [(_codes_at(rows, inverse, b).mul_(grad)).sum(1) for inverse, b in parts]
+        return drows, None, torch.stack(dots) * steps, None
 
 
-def _codes_at(rows: Tensor, step: Tensor, bits: int) -> Tensor:
+def _codes_at(rows: Tensor, inverse: Tensor, bits: int) -> Tensor:
     if bits == 1:
         return _signs(rows)
     limit = 2 ** (bits - 1) - 1
-    return (rows * (1 / step)).round_().clamp_(-limit, limit)
+    return (rows * inverse).round_().clamp_(-limit, limit)
 
 
 # -- biases ---------------------------------------------------------------------------------------

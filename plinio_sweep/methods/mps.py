@@ -37,7 +37,7 @@ from typing import Any, ClassVar, cast, final
 import torch
 from torch import Tensor, fx, nn
 
-from costs import LayerSpec, Scalar, params, ste
+from costs import LayerSpec, params, ste
 from plinio_sweep.graph.fold import bypass, foldable
 from plinio_sweep.graph.memory import Memory
 from plinio_sweep.graph.quantize import (
@@ -449,24 +449,29 @@ class MPS(Search):
         self, theta: Theta, matrices: list[Tensor], live: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """The matrices of rows, rounded, and the `(R,)` mean step of each row."""
-        weights = theta["weights"][:, self._decision]
-        spans = None if self.log_span is None else self.log_span.exp()[self._base]
-        parts = torch.split(weights * live, self._rows.heights, 1)
-        mixed, steps, start = [], [], 0
-        for index, (rows, part) in enumerate(zip(matrices, parts, strict=True)):
-            mask = None
-            if self.prunes:
-                columns = self.get_buffer(f"_columns_{index}")
-                mask = (theta["live"].detach() > 0).to(rows.dtype)[columns]
-                mask = mask[self.get_buffer(f"_inside_{index}")]
-                rows = rows * mask
-            stop = start + len(rows)
-            span = self.ranges.span(rows) if spans is None else spans[start:stop]
-            rounded = mix_rows(rows, span, part, self.widths)
-            mixed.append(rounded if mask is None else rounded * mask)
-            steps.append((weights[:, start:stop] * row_steps(span, self.widths)).sum(0))
-            start = stop
-        return mixed, torch.cat(steps)
+        masks = self._masks(theta) if self.prunes else []
+        if masks:
+            matrices = [rows * mask for rows, mask in zip(matrices, masks, strict=True)]
+        if self.log_span is None:
+            spans = torch.cat([self.ranges.span(rows) for rows in matrices])
+        else:
+            spans = self.log_span.exp()[self._base]
+        weights, heights = theta["weights"][:, self._decision], self._rows.heights
+        steps = row_steps(spans, self.widths)
+        step_parts = torch.split(steps, heights, 1)
+        parts = zip(matrices, step_parts, torch.split(weights * live, heights, 1), strict=True)
+        mixed = [mix_rows(rows, step, part, self.widths) for rows, step, part in parts]
+        if masks and 1 in self.widths:  # the one grid without a zero
+            mixed = [rows * mask for rows, mask in zip(mixed, masks, strict=True)]
+        return mixed, (weights * steps).sum(0)
+
+    def _masks(self, theta: Theta) -> list[Tensor]:
+        """For each matrix 0 where a weight reads a channel that is pruned for good, 1 elsewhere."""
+        live = (theta["live"].detach() > 0).to(theta["live"].dtype)
+        count = len(self._rows.matrices)
+        columns = [self.get_buffer(f"_columns_{index}") for index in range(count)]
+        inside = [self.get_buffer(f"_inside_{index}") for index in range(count)]
+        return [live[of][rows] for of, rows in zip(columns, inside, strict=True)]
 
     # -- cost -----------------------------------------------------------------------------------
 
@@ -486,11 +491,14 @@ class MPS(Search):
         )
         activations = theta["activations"].to(live.dtype)
         w_bits, x_bits = live.new_tensor(self.widths), live.new_tensor(self.x_bits)
+        expected = (x_bits @ activations).unbind()
         for row, cin, cout in zip(self.table.rows, counts[::2], counts[1::2], strict=True):
             if row.spec.op == "other":
                 yield row.spec, live.new_ones(())
                 continue
-            y_bits = self._y_bits(row, activations)
+            written = self.sites.writes.get(row.node)
+            plan = None if written is None else self.sites.quantizers[written]
+            y_bits = row.spec.y_bits if plan is None else expected[plan.decision]
             spec = replace(row.spec, cin=cin, cout=cout, y_bits=y_bits)
             share = live.new_ones(1, 1)
             if row.name in self._rows.start:
@@ -534,14 +542,6 @@ class MPS(Search):
             return replace(spec, cout=wide[None], w_bits=w_bits[None]), share
         first = self._decision[self._rows.start[row.name]]
         return replace(spec, w_bits=w_bits[None]), weights[:, first][None]
-
-    def _y_bits(self, row: Row, activations: Tensor) -> Scalar:
-        """The expected bit-width of what a layer gives, where it is rounded."""
-        written = self.sites.writes.get(row.node)
-        if written is None:
-            return row.spec.y_bits
-        share = activations[:, self.sites.quantizers[written].decision]
-        return (share * share.new_tensor(self.x_bits)).sum()
 
     # -- parameters and results -----------------------------------------------------------------
 

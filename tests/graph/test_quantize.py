@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import doctest
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -35,10 +35,15 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def mix_spans(rows: Tensor, span: Tensor, weights: Tensor, bits: Sequence[int]) -> Tensor:
+    """The mix over ranges, with the steps that follow from them."""
+    return mix_rows(rows, row_steps(span, bits), weights, bits)
+
+
 def at(bits: int, rows: Tensor = WEIGHTS) -> Tensor:
     """`rows` at one bit-width, over their own ranges."""
     span = MinMax().span(rows)
-    return mix_rows(rows, span, torch.ones(1, len(rows)).to(rows), [bits])
+    return mix_spans(rows, span, torch.ones(1, len(rows)).to(rows), [bits])
 
 
 # -- grids ----------------------------------------------------------------------------------------
@@ -238,15 +243,15 @@ def test_weights_and_all_gradients_are_those_of_the_plain_formula(
     plain = learned_rows if trained else plain_rows
     loose = {"atol": 0.1, "rtol": 0.02} if dtype == torch.bfloat16 else {}
     expected = run_rows(plain, dtype, bits, trained)
-    for found, value in zip(run_rows(mix_rows, dtype, bits, trained), expected, strict=True):
+    for found, value in zip(run_rows(mix_spans, dtype, bits, trained), expected, strict=True):
         torch.testing.assert_close(found, value, **loose)
 
 
 @pytest.mark.parametrize("trained", [False, True], ids=["minmax", "learned"])
 def test_compiled_weights_are_those_of_eager_ones(trained: bool) -> None:
     torch.compiler.reset()
-    compiled = torch.compile(mix_rows, fullgraph=True, backend="eager")
-    expected = run_rows(mix_rows, torch.float32, (1, 2, 8), trained)
+    compiled = torch.compile(mix_spans, fullgraph=True, backend="eager")
+    expected = run_rows(mix_spans, torch.float32, (1, 2, 8), trained)
     found = run_rows(compiled, torch.float32, (1, 2, 8), trained)
     for left, right in zip(found, expected, strict=True):
         torch.testing.assert_close(left, right)
@@ -255,7 +260,7 @@ def test_compiled_weights_are_those_of_eager_ones(trained: bool) -> None:
 def test_a_row_of_zeros_stays_and_has_finite_gradients() -> None:
     rows = torch.zeros(2, 3, requires_grad=True)
     weights = torch.full((3, 2), 1 / 3, requires_grad=True)
-    mixed = mix_rows(rows, MinMax().span(rows), weights, (1, 2, 8))
+    mixed = mix_spans(rows, MinMax().span(rows), weights, (1, 2, 8))
     assert torch.equal(mixed, torch.zeros(2, 3))
     found = torch.autograd.grad(mixed.sum(), [rows, weights])
     assert all(torch.isfinite(gradient).all() for gradient in found)
