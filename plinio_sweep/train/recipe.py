@@ -157,7 +157,7 @@ class Recipe:
     finetune: Phase
     batch_size: int = 128
     ramp: float = 0.5
-    temperature: tuple[float, float] = (1.0, 0.05)
+    temperature: tuple[float, float] = (1.0, 0.01)
 
     def __post_init__(self) -> None:
         if self.search.epochs < 1:
@@ -173,7 +173,7 @@ class Recipe:
         if len(self.temperature) != 2 or not all(0 < t < math.inf for t in self.temperature):
             raise ValueError(
                 f"`temperature` must be a start and an end above 0, but got {self.temperature}; "
-                f"(1.0, 0.05) is a start."
+                f"(1.0, 0.01) is a start."
             )
         if not 0 <= self.ramp < 1:
             raise ValueError(

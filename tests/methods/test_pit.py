@@ -795,6 +795,19 @@ def test_b39_joined_layers_that_are_excluded_count_all_their_channels() -> None:
     assert searched("ConcatInput").summary()["two"].inputs == 3 + 5
 
 
+@pytest.mark.parametrize("name", ["chain", "Residual", "depthwise_separable"])
+def test_b48_layers_that_are_excluded_still_cost(name: str) -> None:
+    case = NETS[name]
+    kinds = (nn.Conv2d, nn.Linear)
+    names = [path for path, module in case.build().named_modules() if isinstance(module, kinds)]
+    whole = PIT(case.build(), macs, input_example=case.inputs()).cost.item()
+    parts = PIT(case.build(), macs, input_example=case.inputs(), exclude_names=names[:2])
+    # A norm behind an excluded layer folds no more, and works on its own.
+    own = sum(row.spec.op == "affine" for row in parts.table.rows)
+    assert parts.cost.item() >= whole
+    assert (parts.cost.item() > whole) == (own > 0)
+
+
 def test_frozen_weights_stay_frozen_in_the_search_and_the_export() -> None:
     net = NETS["chain"].build()
     net.get_parameter("0.weight").requires_grad_(False)
