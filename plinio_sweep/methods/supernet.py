@@ -222,7 +222,8 @@ class SuperNet(Search):
                     probability = probability - folded
                     if row.name == fold.layer:
                         yield replace(spec, bias=True), folded
-            yield spec, probability
+            spec = row.at_widths(spec, probability.new_ones(len(row.cout)))
+            yield spec, probability.expand(torch.as_tensor(spec.w_bits).shape)
 
     def moments(self, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]:
         """What is in memory while each operation runs, of the branches that are taken."""
