@@ -7,8 +7,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from costs import macs, params
+from costs import macs, params, size_bits
 from plinio_sweep.graph.table import analyze
+from plinio_sweep.methods.candidates import PER, Per
+from plinio_sweep.methods.mps import MPSSettings
 from plinio_sweep.methods.pit import GATES, Gate, PITSettings
 from plinio_sweep.methods.search import Method
 from plinio_sweep.methods.supernet import SuperNetSettings
@@ -16,7 +18,7 @@ from tests.contract.method_contract import assert_close, outputs
 from tests.nets import randomize
 from tests.zoo.programs import Program, programs
 
-COSTS = {"params": params, "macs": macs}
+COSTS = {"params": params, "macs": macs, "size_bits": size_bits}
 SEEDS = st.integers(0, 9)
 SHIFTS = st.sampled_from((-1.0, -0.2, 0.0, 0.3))
 many = settings(
@@ -28,7 +30,13 @@ many = settings(
 )
 
 
-def check(method: Method, program: Program, seed: int, shift: float) -> torch.nn.Module:
+def check(
+    method: Method,
+    program: Program,
+    seed: int,
+    shift: float,
+    dtype: torch.dtype = torch.float32,
+) -> torch.nn.Module:
     """One random decision of `method` on `program`: the export, compared and counted anew."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -36,14 +44,14 @@ def check(method: Method, program: Program, seed: int, shift: float) -> torch.nn
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
                 module.reset_parameters()
         randomize(program)
-        inputs = tuple(torch.randn(batch, 3, 8, 8) for batch in (2, 3))
-        draw = torch.rand(64)
-    net = program.eval()
+        inputs = tuple(torch.randn(batch, 3, 8, 8).to(dtype) for batch in (2, 3))
+    net = program.eval().to(dtype)
     analyze(net, inputs[0])
     search = method.open(net, inputs[:1], COSTS)
+    numbers = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for number, decision in enumerate(search.nas_parameters()):
-            decision.copy_(draw.roll(number)[: len(decision)] + shift)
+        for decision in search.nas_parameters():
+            decision.copy_(torch.rand(decision.shape, generator=numbers) + shift)
     theta = search.theta(hard=True)
     exported = search.export()
     assert_close(outputs(search, inputs[1:], theta=theta), outputs(exported, inputs[1:]))
@@ -69,3 +77,16 @@ def test_a_decided_random_net_does_and_is_pruned_after_that(
 ) -> None:
     exported = check(SuperNetSettings(), program, seed, shift)
     check(PITSettings(), exported, seed, shift)
+
+
+@pytest.mark.parametrize("per", PER)
+@settings(many, max_examples=25)
+@given(program=programs(), seed=SEEDS)
+def test_a_rounded_random_net_computes_and_costs_what_the_search_said(
+    per: Per, program: Program, seed: int
+) -> None:
+    widths = (0, 2, 8) if per == "channel" else (2, 8)
+    method = MPSSettings(w_bits=widths, x_bits=(4, 8), per=per)
+    # In single precision a sum in another order can move a value across a rounding edge.
+    exported = check(method, program, seed, 0.0, torch.float64)
+    check(PITSettings(), exported, seed, 0.0, torch.float64)
