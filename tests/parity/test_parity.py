@@ -13,7 +13,6 @@ TABLE = (ROOT / "tests" / "parity" / "README.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`(tests/[\w/.]+(?:::\w+)+)`", TABLE)))
 ROWS = [line for line in TABLE.splitlines() if line.startswith("| ") and "behaviour" not in line]
 LATER = (
-    "with MPS",
     "with the integer export",
     "with the target models",
     "with the masks over time",
