@@ -2,8 +2,8 @@
 
 An operation needs its inputs, its result, and all that later operations read. Operations that
 only move elements share the place of their input. So do activations and batch norms that read one
-tensor for the last time, and what is written in place. An addition, a concatenation and all layers
-write to a place of their own.
+tensor for the last time, what is written in place, and the padding of what layers read: they pad
+as they go. An addition, a concatenation and all layers write to a place of their own.
 
 Of the branches of a choice one alone will be there: what lies in another one is not in memory.
 What a quantiser rounds is written at its width, also before a pooling that keeps the grid.
@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from costs import LayerSpec
 from costs.spec import FLOAT_BITS
@@ -205,6 +206,8 @@ class _Liveness:
 
     def _shares(self, node: fx.Node, inputs: list[fx.Node]) -> bool:
         """Whether the result of `node` lies where its first input does."""
+        if len(inputs) == 1 and self._is_padding(node):
+            return True
         if not inputs or self._elements(node) > self._elements(inputs[0]):
             return False
         if _is_in_place(node, self.net):
@@ -214,6 +217,14 @@ class _Liveness:
         if is_shape(node, self.net) or _passes(node, self.net):
             return True
         return _is_elementwise(node, self.net) and self._reads_last(node, inputs[0])
+
+    def _is_padding(self, node: fx.Node) -> bool:
+        """Whether `node` adds or drops positions for layers alone."""
+        pads = node.target is F.pad or _module(node, self.net, _PADS)
+        return pads and all(
+            _module(user, self.net, tuple(ops.CONVOLUTIONS)) or self._is_padding(user)
+            for user in node.users
+        )
 
     def _reads_last(self, node: fx.Node, source: fx.Node) -> bool:
         """Whether no later operation, that could run beside `node`, reads what is at `source`."""
@@ -252,6 +263,7 @@ def _smallest(conditions: set[Condition]) -> list[Condition]:
     return [c for c in sorted(possible, key=sorted) if not any(o < c for o in possible)]
 
 
+_PADS = tuple(kind for kind in ops.SPATIAL_MODULES if "Pad" in kind.__name__)
 _IN_PLACE_OPERATORS = frozenset({operator.iadd, operator.imul, operator.isub, operator.itruediv})
 
 

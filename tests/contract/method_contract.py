@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from costs import MODELS, CostModel, assume_bits, macs, params, size_bits, total
+from costs import MODELS, CostModel, LayerSpec, assume_bits, macs, params, size_bits, total
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.graph.nodes import tensors
 from plinio_sweep.methods import METHODS
@@ -66,6 +66,16 @@ def train(search: Search, case: Case, steps: int = 3) -> None:
         loss = torch.stack([out.square().mean() for out in found]).sum()
         (loss + 1e-5 * search.get_cost("params")).backward()
         optimizer.step()
+
+
+def is_ambiguous(spec: LayerSpec) -> bool:
+    """Whether no hardware can tell what a layer was: one channel in each group is depthwise."""
+    if spec.op != "conv":
+        return False
+    groups, cin = torch.as_tensor(spec.groups), torch.as_tensor(spec.cin)
+    if spec.depthwise:
+        return bool((cin == 1).any())
+    return bool(((groups > 1) & (cin == groups)).any())
 
 
 def count_macs(net: nn.Module, inputs: tuple[Tensor, ...]) -> int:
@@ -287,9 +297,8 @@ class MethodContract:
     ) -> None:
         search = opened.search
         for decided in opened.decided[-3:]:
-            layers = [spec for spec, _ in search.layers(decided.theta) if spec.depthwise]
-            if any(float(spec.cout) == 1 for spec in layers):
-                continue  # from one channel to one: no hardware can tell that it was depthwise
+            if any(is_ambiguous(spec) for spec, _ in search.layers(decided.theta)):
+                continue
             found = cost_of(decided.exported, case.inputs(), self.models).totals
             for name, model in self.models.items():
                 rows = search.moments if model.peak else search.layers
