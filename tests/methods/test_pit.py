@@ -41,6 +41,15 @@ class TestNormGate(PITContract):
 
 
 class TestConsumerGate(PITContract):
+    cases = tuple(
+        NETS[name]
+        for name in (
+            *("chain", "Residual", "depthwise_separable", "InvertedResidual", "Concat", "Dense"),
+            *("SqueezeExcite", "PreActivation", "ConcatNorm", "CalledTwice", "TwoResolutions"),
+            *("Slices", "Shuffle", "FlattenTwo", "ZeroPadShortcut", "channel_prelu", "grouped"),
+            *("instance_norm", "Tied", "SeveralOutputs", "UNet", "Volumes", "Attention"),
+        )
+    )
     draws = 2
 
     @pytest.fixture
