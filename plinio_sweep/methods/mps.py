@@ -510,7 +510,8 @@ class MPS(Search):
                 spec = replace(spec, cin=spec.cout, groups=spec.cout)
             elif row.separate:
                 spec = replace(spec, groups=cin)
-            read = self.sites.reads.get(row.node)
+            # A layer that is not rounded itself computes in floats, whatever it reads.
+            read = self.sites.reads.get(row.node) if row.name in self._rows.start else None
             if read is not None:
                 spec = replace(spec, x_bits=x_bits[:, None])
                 share = share * activations[:, self.sites.quantizers[read].decision, None]

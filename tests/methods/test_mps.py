@@ -18,6 +18,7 @@ from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.methods.search import PARAMETER_GROUPS, ParameterGroup
 from tests.contract.method_contract import (
     COSTS,
+    EVERY_MODEL,
     LAYERS,
     MethodContract,
     assert_close,
@@ -40,6 +41,7 @@ class OfBitWidths(MethodContract):
         "test_starts_as_the_seed",
         "test_an_exported_net_computes_what_the_search_computes",
         "test_an_exported_net_costs_what_the_search_promised",
+        "test_every_model_counts_the_exported_net_as_the_search_did",
         "test_something_of_every_group_survives",
         "test_frozen_groups_stay_whole",
         "test_decisions_go_through_json_and_back",
@@ -75,7 +77,13 @@ class OfBitWidths(MethodContract):
         assert found == pytest.approx(expected, rel=1e-6)
 
 
+# Models of hardware that knows activations of 8 bit only.
+OF_8_BIT = ("ne16_cycles", "diana_cycles")
+OF_ANY_WIDTH = {name: EVERY_MODEL[name] for name in EVERY_MODEL if name not in OF_8_BIT}
+
+
 class TestPerChannel(OfBitWidths):
+    models = OF_ANY_WIDTH
     alike = ("Residual", "ConcatNorm", "SeveralInputs", "Words", "Tied")
 
     @pytest.fixture
@@ -132,6 +140,7 @@ class TestPerLayer(OfBitWidths):
 
 
 class TestHard(OfBitWidths):
+    models = OF_ANY_WIDTH
     cases = tuple(NETS[name] for name in ("ConcatNorm", "Volumes"))
     alike = few = ("ConcatNorm",)
 
