@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import plinio_sweep.methods.mps as mps_module
-from costs import bit_ops, macs, params, size_bits, total
+from costs import CostModel, bit_ops, macs, params, size_bits, total
 from plinio_sweep.graph.quantized import Quantizer
 from plinio_sweep.methods.mps import MPS, MPSSettings
 from plinio_sweep.methods.pit import PITSettings
@@ -35,6 +35,11 @@ class OfBitWidths(MethodContract):
     draws = 1
     precision = torch.float64
     few = ("Residual",)
+    models: ClassVar[dict[str, CostModel]] = {
+        name: model
+        for name, model in EVERY_MODEL.items()
+        if name not in ("ne16_cycles", "diana_cycles")  # run activations of 8 bit only
+    }
     # Rows about state and modes are alike for all nets: these will do.
     alike: ClassVar[tuple[str, ...]] = ("Residual",)
     everywhere: ClassVar[tuple[str, ...]] = (
