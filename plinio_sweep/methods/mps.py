@@ -322,7 +322,7 @@ class MPS(Search):
         Raises:
             ValueError: When an activation is not finite.
         """
-        floats = self._rows.write(*self._rows.read(self.net)) if self._rows.layers else {}
+        floats = self._rows.write(self.net, *self._rows.read(self.net)) if self._rows.layers else {}
         for index, plan in enumerate(self.sites.quantizers):
             self.signed[index] = float(plan.signed or plan.measured)  # until it is seen
         self._sign()
@@ -423,7 +423,7 @@ class MPS(Search):
             step = (bits * steps).sum(0)[self._source.clamp(min=0)]
             rounded = round_bias(biases, step * row_step)
             biases = torch.where(self._source >= 0, rounded, biases)
-        return changed | self._rows.write(mixed, biases * live)
+        return changed | self._rows.write(self.net, mixed, biases * live)
 
     def _quantizers(self, theta: Theta, steps: Tensor) -> dict[str, Tensor]:
         """What each quantiser is told."""

@@ -102,8 +102,10 @@ class Rows:
         gammas, variances, means, shifts = (torch.cat(parts) for parts in zip(*found, strict=True))
         return gammas / variances.sqrt(), means, shifts
 
-    def write(self, matrices: Sequence[Tensor], biases: Tensor) -> dict[str, Tensor]:
-        """Overrides of weights and biases: what `read` gave, changed."""
+    def write(
+        self, net: nn.Module, matrices: Sequence[Tensor], biases: Tensor
+    ) -> dict[str, Tensor]:
+        """Overrides of the weights and biases of `net`: what `read` gave, changed."""
         changed: dict[str, Tensor] = {}
         rows = [
             part
@@ -112,7 +114,8 @@ class Rows:
         ]
         parts = zip(self.layers, rows, torch.split(biases, self.sizes), strict=True)
         for layer, weight, bias in parts:
-            changed[f"{layer.name}.weight"] = weight.reshape(layer.shape)
+            own: Any = net.get_submodule(layer.name)
+            changed[f"{layer.name}.weight"] = _shaped(weight, own.weight)
             if layer.bias:
                 changed[f"{layer.name}.bias"] = bias
         return changed
@@ -123,7 +126,7 @@ class Rows:
         Returns:
             The same rows of layers without norms.
         """
-        folded = self.write(*self.read(net))
+        folded = self.write(net, *self.read(net))
         for layer in self.layers:
             if layer.norm is None:
                 continue
@@ -134,3 +137,23 @@ class Rows:
             bias = nn.Parameter(folded[f"{layer.name}.bias"].detach().clone(), learns)
             module.register_parameter("bias", bias)
         return Rows([replace(layer, norm=None) for layer in self.layers])
+
+
+def _shaped(rows: Tensor, weight: Tensor) -> Tensor:
+    """`(O, K)` rows in the shape and the memory format of `weight`.
+
+    The format of a weight decides in which one a convolution computes: a net whose channels come
+    last in memory must not fall back.
+    """
+    if not _is_channels_last(weight):
+        return rows.reshape(weight.shape)
+    outputs, inputs, *kernel = weight.shape
+    moved = rows.reshape(outputs, inputs, -1).transpose(1, 2)
+    # A clone, since `contiguous` leaves the strides of an axis of one as they are.
+    last = moved.clone(memory_format=torch.contiguous_format)
+    return last.reshape(outputs, *kernel, inputs).movedim(-1, 1)
+
+
+def _is_channels_last(weight: Tensor) -> bool:
+    # By its strides: with one channel or one tap `is_contiguous` holds for both formats.
+    return weight.dim() > 3 and weight.stride(1) == 1 and weight.stride(-1) == weight.shape[1]

@@ -60,7 +60,7 @@ def test_layers_with_rows_of_one_length_lie_in_one_matrix() -> None:
 def test_folded_rows_compute_what_layer_and_norm_compute(bias: bool, affine: bool) -> None:
     net = build(bias=bias, affine=affine).double()
     folded = rows_of(net)
-    written = folded.write(*folded.read(net))
+    written = folded.write(net, *folded.read(net))
     x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0)).double()
     found = nn.functional.conv2d(x, written["0.weight"], written["0.bias"])
     torch.testing.assert_close(found, net[1](net[0](x)))
@@ -96,3 +96,18 @@ def test_tied_weights_point_to_the_first_layer_that_has_them() -> None:
     first = RowLayer(name="a", shares="a", norm=None, shape=shape, bias=True)
     twin = RowLayer(name="b", shares="a", norm=None, shape=shape, bias=True)
     assert Rows([first, twin]).base.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 3, 3, 3), (8, 1, 5, 2), (8, 4, 1, 1), (4, 2, 3, 3, 3)], ids=str
+)
+def test_written_weights_keep_the_memory_format(shape: tuple[int, ...]) -> None:
+    kind = nn.Conv2d if len(shape) == 4 else nn.Conv3d
+    last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    layer = kind(shape[1], shape[0], shape[2:])
+    rows = Rows([RowLayer(name="0", shares="0", norm=None, shape=shape, bias=True)])
+    for made in (layer, copy.deepcopy(layer).to(memory_format=last)):
+        net = nn.Sequential(made)
+        written = rows.write(net, *rows.read(net))["0.weight"]
+        assert torch.equal(written, made.weight)
+        assert written.stride() == made.weight.stride()
