@@ -77,7 +77,7 @@ def ops(layer: LayerSpec) -> Scalar:
 def bit_ops(layer: LayerSpec) -> Scalar:
     """Multiply-accumulates times the bit-widths of both factors; biases left out.
 
-    Affine layers multiply in single precision.
+    Affine layers multiply in single precision, whatever the width of what they read.
 
     References:
         Baskin et al., "UNIQ: Uniform Noise Injection for Non-Uniform Quantization of Neural
@@ -87,7 +87,8 @@ def bit_ops(layer: LayerSpec) -> Scalar:
         >>> bit_ops(LayerSpec(name="fc", op="linear", cin=64, cout=10, w_bits=4, x_bits=8))
         20480.0
     """
-    return layer.positions * layer.x_bits * _weight_bits(layer)
+    x_bits = FLOAT_BITS if layer.op == "affine" else layer.x_bits
+    return layer.positions * x_bits * _weight_bits(layer)
 
 
 @cost(unit="bit", once=True)

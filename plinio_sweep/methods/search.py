@@ -176,8 +176,20 @@ class Search(nn.Module, ABC):
         Raises:
             ValueError: For an unknown name, or none where there are several models.
         """
-        model, theta = self._model(name), self.theta(hard=hard)
-        return total(model, self.moments(theta) if model.peak else self.layers(theta))
+        model = self._model(name)
+        return self._totals({model.name: model}, self.theta(hard=hard))[model.name]
+
+    def get_costs(self, *, hard: bool = False) -> dict[str, Tensor]:
+        """All costs at once, by name, as `get_cost` gives each: layers are looked at once."""
+        return self._totals(self.models, self.theta(hard=hard))
+
+    def _totals(self, models: Mapping[str, CostModel], theta: Theta) -> dict[str, Tensor]:
+        peaks = any(model.peak for model in models.values())
+        moments = list(self.moments(theta)) if peaks else []
+        layers = list(self.layers(theta)) if not all(m.peak for m in models.values()) else []
+        return {
+            name: total(model, moments if model.peak else layers) for name, model in models.items()
+        }
 
     def _moments(
         self, channels: Tensor, chances: Tensor | None = None, widths: Tensor | None = None

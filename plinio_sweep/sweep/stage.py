@@ -174,4 +174,4 @@ def run_stage(
 @torch.no_grad()
 def _estimate(search: Search) -> dict[str, float]:
     """The relaxed costs: what the gradient saw, beside what the export really costs."""
-    return {name: float(search.get_cost(name)) for name in search.models}
+    return {name: float(cost) for name, cost in search.get_costs().items()}

@@ -249,7 +249,7 @@ def shuffled(split: Split, size: int, generator: torch.Generator) -> Iterator[Sp
 def _costs(net: nn.Module) -> dict[str, float]:
     if not isinstance(net, Search):
         return {}
-    return {name: float(net.get_cost(name, hard=True)) for name in net.models}
+    return {name: float(cost) for name, cost in net.get_costs(hard=True).items()}
 
 
 def _joined(outputs: list[Any]) -> Any:

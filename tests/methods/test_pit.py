@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import plinio_sweep.methods.pit as pit_module
-from costs import macs, params, size_bits
+from costs import macs, params, peak_activation_bytes, size_bits
 from plinio_sweep.graph.nodes import tensors
 from plinio_sweep.methods.mps import MPSSettings
 from plinio_sweep.methods.pit import GATES, PIT, Gate, PITSettings
@@ -273,6 +273,15 @@ def test_costs_go_by_name() -> None:
     assert search.get_cost("size").item() != search.get_cost("work").item()
     single = searched("chain", macs)
     assert single.cost.item() == single.get_cost("macs").item() == search.get_cost("work").item()
+
+
+def test_all_costs_at_once_are_those_asked_one_by_one() -> None:
+    search = searched("Residual", {"size": size_bits, "peak": peak_activation_bytes, "work": macs})
+    for hard in (False, True):
+        found = search.get_costs(hard=hard)
+        alone = {name: search.get_cost(name, hard=hard).item() for name in search.models}
+        assert {name: cost.item() for name, cost in found.items()} == alone
+    assert all(cost.requires_grad for cost in search.get_costs().values())
 
 
 @pytest.mark.parametrize(
