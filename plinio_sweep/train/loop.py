@@ -71,7 +71,8 @@ def fit(
         batch_size: Items of a step.
         seed: Of data order and dropout.
         pressure: On the decisions of a search.
-        temperature: Of the relaxed choices of a search, in its first and in its last epoch.
+        temperature: Of the relaxed choices of a search, in its first and in its last epoch; it
+            falls when the pressure has risen.
         first_step: Number of epochs that the trial has seen before.
         watch: Who looks on.
 
@@ -91,7 +92,8 @@ def fit(
         fraction = index / phase.epochs
         _set_rates(optimizers, phase, fraction)
         if isinstance(net, Search):
-            net.temperature.fill_(_annealed(temperature, index, phase.epochs))
+            ramp = pressure.ramp if pressure else 0.0
+            net.temperature.fill_(annealed(temperature, index, phase.epochs, ramp))
         batches = shuffled(data.part("train"), batch_size, generator)
         loss = _epoch(net, batches, task, optimizers, pressure, fraction, watch)
         score = evaluate(net, data.part("validation"), task)
@@ -222,10 +224,22 @@ def _trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     return [parameter for parameter in parameters if parameter.requires_grad]
 
 
-def _annealed(temperature: tuple[float, float], index: int, epochs: int) -> float:
-    """The temperature in epoch `index`: from start to end by equal factors."""
+def annealed(temperature: tuple[float, float], index: int, epochs: int, ramp: float) -> float:
+    """The temperature in epoch `index`: its start while the pressure rises, then down to its end.
+
+    It falls by equal factors. If it fell from the first epoch on, most choices would be frozen
+    where they began before the pressure is felt.
+
+    Args:
+        temperature: In the first and in the last epoch.
+        index: 0-based.
+        epochs: Of the search.
+        ramp: Fraction of the search in [0, 1) over which the pressure rises.
+    """
     start, end = temperature
-    return float(start * (end / start) ** (index / max(1, epochs - 1)))
+    still = max(1, math.ceil(ramp * epochs))
+    fallen = max(0, index - still + 1) / max(1, epochs - still)
+    return float(start * (end / start) ** fallen)
 
 
 def _set_rates(optimizers: list[torch.optim.Optimizer], phase: Phase, fraction: float) -> None:

@@ -148,8 +148,8 @@ class Recipe:
         finetune: Of the exported net, once for each stage.
         batch_size: Items of a step.
         ramp: Fraction of the search over which the pressure rises from 0 to its full strength.
-        temperature: Of relaxed choices at the start and at the end of the search; what is nearly
-            discrete at the end loses nothing when it is exported.
+        temperature: Of relaxed choices at the start and at the end of the search, falling after
+            the ramp; what is nearly discrete at the end loses nothing when it is exported.
     """
 
     warmup: Phase

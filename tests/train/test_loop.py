@@ -19,7 +19,7 @@ from plinio_sweep.graph.count import cost_of
 from plinio_sweep.methods.pit import PIT
 from plinio_sweep.methods.supernet import SuperNet
 from plinio_sweep.train.history import Epoch
-from plinio_sweep.train.loop import DivergedError, Watch, evaluate, fit, shuffled
+from plinio_sweep.train.loop import DivergedError, Watch, annealed, evaluate, fit, shuffled
 from plinio_sweep.train.metrics import accuracy
 from plinio_sweep.train.pressure import Budget, Pressure
 from plinio_sweep.train.recipe import Phase, Split, Splits, Task, cosine
@@ -410,3 +410,16 @@ def test_a_search_is_evaluated_at_its_discretised_decisions() -> None:
     exported = evaluate(net.export(), DATA.part("validation"), TASK)
     assert score.loss == pytest.approx(exported.loss, rel=1e-5)
     assert net.get_cost("params", hard=True).item() < net.get_cost("params").item()
+
+
+@given(st.integers(1, 30), st.floats(0, 0.95))
+def test_the_temperature_stays_while_the_pressure_rises_and_then_falls_to_its_end(
+    epochs: int, ramp: float
+) -> None:
+    found = [annealed((2.0, 0.1), index, epochs, ramp) for index in range(epochs)]
+    still = max(1, math.ceil(ramp * epochs))
+    assert found[:still] == [2.0] * min(still, epochs)
+    falling = found[still - 1 :]
+    assert falling == sorted(set(falling), reverse=True)
+    if still < epochs:
+        assert found[-1] == pytest.approx(0.1)
