@@ -103,12 +103,23 @@ def states(folder: Path) -> Counter[str]:
     return Counter(_trials(folder).values())
 
 
+_STATES = """
+    select number, case when state = 'RUNNING' and worker.trial_id is null
+        then 'CLAIMED' else state end
+    from trials left join trial_user_attributes as worker
+    on worker.trial_id = trials.trial_id and worker.key = 'worker'
+"""
+
+
 def _trials(folder: Path) -> dict[int, str]:
-    """State of every trial; there is none before there is a database."""
+    """State of every trial; there is none before there is a database.
+
+    A trial that runs and bears no worker's name yet is "CLAIMED": its worker is not at work.
+    """
     database = folder / ".plinio-sweep" / "study.db"
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            return dict(connection.execute("select number, state from trials"))
+            return dict(connection.execute(_STATES))
     except sqlite3.OperationalError:
         return {}
 
