@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from plinio_sweep.methods.mps import MPS, MPSSettings
     from plinio_sweep.methods.pit import PIT, PITSettings
     from plinio_sweep.methods.supernet import SuperNet, SuperNetModule, SuperNetSettings
+    from plinio_sweep.ship.integer import integerize
+    from plinio_sweep.ship.reference import IntegerNet
     from plinio_sweep.sweep.space import LogUniform, Space
     from plinio_sweep.sweep.study import Sweep
     from plinio_sweep.train.metrics import accuracy
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Budget": "train.pressure",
+    "IntegerNet": "ship.reference",
     "MPS": "methods.mps",
     "MPSSettings": "methods.mps",
     "PIT": "methods.pit",
@@ -40,12 +43,14 @@ _HOMES = {
     "Sweep": "sweep.study",
     "analyze": "graph.table",
     "cost_of": "graph.count",
+    "integerize": "ship.integer",
 }
 
 __all__ = [
     "MPS",
     "PIT",
     "Budget",
+    "IntegerNet",
     "LogUniform",
     "MPSSettings",
     "PITSettings",
@@ -62,6 +67,7 @@ __all__ = [
     "accuracy",
     "analyze",
     "cost_of",
+    "integerize",
 ]
 
 

@@ -84,12 +84,17 @@ class _Rounds:
     ranges: WeightRanges
     x_bits: int
 
-    def rounded(self, step: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias on their grids; without a `step` of the input the bias stays as it is."""
+    def steps(self) -> Tensor:
+        """`(O,)` step of each row of the weight."""
         rows = self.weight.flatten(1)
         span = self.ranges.span(rows) if self.log_span is None else self.log_span.exp()
-        steps = weight_step(span, self.w_bits)
-        weight = round_rows(rows, steps, self.w_bits).reshape(self.weight.shape)
+        return weight_step(span, self.w_bits)
+
+    def rounded(self, step: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias on their grids; without a `step` of the input the bias stays as it is."""
+        steps = self.steps()
+        rows = round_rows(self.weight.flatten(1), steps, self.w_bits)
+        weight = rows.reshape(self.weight.shape)
         if self.bias is None or step is None:
             return weight, self.bias
         return weight, round_bias(self.bias, step * steps)

@@ -118,6 +118,21 @@ def is_a(node: fx.Node, net: fx.GraphModule, kinds: tuple[Any, ...]) -> bool:
     return any(kind is node.target for kind in kinds)
 
 
+def keeps(node: fx.Node, net: fx.GraphModule) -> bool:
+    """Whether what `node` computes lies on the grid of what it reads."""
+    if is_shape(node, net) or is_a(node, net, KEEP):
+        return True
+    if is_a(node, net, _CONSTANT_PADS):
+        return bool(net.get_submodule(str(node.target)).value == 0)
+    if node.target is F.pad:
+        given = (*node.args[2:], node.kwargs.get("mode"), node.kwargs.get("value"))
+        numbers = [value for value in given if isinstance(value, int | float)]
+        return not any(numbers)
+    if is_a(node, net, (nn.Upsample,)):
+        return bool(net.get_submodule(str(node.target)).mode == "nearest")
+    return node.target is F.interpolate and node.kwargs.get("mode", "nearest") == "nearest"
+
+
 def find_sites(net: fx.GraphModule, found: Labelling, *, outputs: bool = False) -> Sites:
     """Plans the quantisers of `net`.
 
@@ -161,7 +176,7 @@ class _Finder:
         if not self._is_value(node) or self._rounds(node):
             self.grid[node] = 0 if self._is_value(node) else None
             return
-        if node.op != "placeholder" and self._keeps(node):
+        if node.op != "placeholder" and keeps(node, self.net):
             data = moved(node) if is_shape(node, self.net) else inputs
             grids = [self.grid[n] for n in data]
             mixed = 0 in grids and any(grids)
@@ -202,7 +217,7 @@ class _Finder:
             elif is_metadata(user) or self._rounds(user):
                 wanted = False
             else:
-                wanted = self._is_wanted(user) if self._keeps(user) else True
+                wanted = self._is_wanted(user) if keeps(user, self.net) else True
             if wanted:
                 return True
         return False
@@ -219,19 +234,6 @@ class _Finder:
             self.net.get_submodule(str(node.target)), Quantizer
         )
 
-    def _keeps(self, node: fx.Node) -> bool:
-        if is_shape(node, self.net) or is_a(node, self.net, KEEP):
-            return True
-        if is_a(node, self.net, _CONSTANT_PADS):
-            return bool(self.net.get_submodule(str(node.target)).value == 0)
-        if node.target is F.pad:
-            given = (*node.args[2:], node.kwargs.get("mode"), node.kwargs.get("value"))
-            numbers = [value for value in given if isinstance(value, int | float)]
-            return not any(numbers)
-        if is_a(node, self.net, (nn.Upsample,)):
-            return bool(self.net.get_submodule(str(node.target)).mode == "nearest")
-        return node.target is F.interpolate and node.kwargs.get("mode", "nearest") == "nearest"
-
     def _see_sign(self, node: fx.Node) -> None:
         for assumed, above in self.above.items():
             is_input = node.op == "placeholder"
@@ -247,7 +249,7 @@ class _Finder:
             numbers = pytree.tree_leaves((node.args, node.kwargs))
             if any(isinstance(number, int | float) and number < 0 for number in numbers):
                 return False
-        elif not self._keeps(node) and not is_a(node, self.net, _AVERAGES):
+        elif not keeps(node, self.net) and not is_a(node, self.net, _AVERAGES):
             return False
         data = moved(node) if is_shape(node, self.net) else inputs
         return all(above.get(n, True) for n in data)
