@@ -63,8 +63,8 @@ def assume_bits(model: CostModel, *, w: float, x: float) -> CostModel:
     Example:
         >>> from costs import MODELS
         >>> layer = LayerSpec(name="fc", op="linear", cin=64, cout=10, bias=False)
-        >>> assume_bits(MODELS["size_bits"], w=8, x=8)(layer)
-        5120.0
+        >>> assume_bits(MODELS["size_bits"], w=8, x=8)(layer)  # with 10 scales
+        5440.0
     """
     for name, bits in (("w", w), ("x", x)):
         if not bits > 0:

@@ -8,9 +8,12 @@ linear layers and affine ones. Shapes: a count is a number, or broadcasts over `
 from __future__ import annotations
 
 from costs import ste
+from costs.bits import is_float
 from costs.spec import FLOAT_BITS, LayerSpec, Scalar, cost
 
 BITS_PER_BYTE = 8
+SCALE_BITS = 32
+"""Scale of an output channel that is rounded: a 24-bit multiplier and an 8-bit shift [bit]."""
 
 
 def has_known_work(layer: LayerSpec) -> bool:
@@ -38,6 +41,13 @@ def _weight_bits(layer: LayerSpec) -> Scalar:
     # number in a float net and the start of a 32-bit accumulator in an integer one.
     bits = FLOAT_BITS if layer.op in ("affine", "other") else layer.w_bits
     return bits * layer.num_weights
+
+
+def _num_scales(layer: LayerSpec) -> Scalar:
+    # What turns the accumulator of a channel into the codes of its output. Tensors are the bits of
+    # a search, and all of them quantised: there is a choice of grids, none of them that of floats.
+    rounds = layer.op in ("conv", "linear") and not is_float(layer.w_bits)
+    return layer.cout if rounds else 0
 
 
 @cost(unit="parameter", once=True)
@@ -96,12 +106,14 @@ def size_bits(layer: LayerSpec) -> Scalar:
     """Memory of the parameters at their bit-widths, without padding [bit].
 
     Weights take `w_bits` each; biases, affine layers and uncovered modules 32 bit a parameter.
+    Where weights are quantised, each output channel has a scale of 32 bit as well.
 
     Example:
-        >>> size_bits(LayerSpec(name="fc", op="linear", cin=64, cout=10, w_bits=4))
-        2880.0
+        >>> fc = LayerSpec(name="fc", op="linear", cin=64, cout=10, w_bits=4)
+        >>> size_bits(fc)  # 640 weights at 4 bit, 10 biases and 10 scales at 32
+        3200.0
     """
-    return _weight_bits(layer) + FLOAT_BITS * layer.num_biases
+    return _weight_bits(layer) + FLOAT_BITS * layer.num_biases + SCALE_BITS * _num_scales(layer)
 
 
 @cost(unit="byte", once=True)
@@ -111,11 +123,12 @@ def size_bytes(layer: LayerSpec) -> Scalar:
     The value steps from byte to byte; its slope is that of `size_bits`, divided by 8.
 
     Example:
-        >>> size_bytes(LayerSpec(name="fc", op="linear", cin=3, cout=3, w_bits=2, bias=False))
-        3.0
+        >>> fc = LayerSpec(name="fc", op="linear", cin=3, cout=3, w_bits=2, bias=False)
+        >>> size_bytes(fc)  # 18 bit in 3 bytes, 3 scales
+        15.0
     """
-    packed = ste.ceil_div(_weight_bits(layer), BITS_PER_BYTE)
-    return packed + FLOAT_BITS // BITS_PER_BYTE * layer.num_biases
+    words = FLOAT_BITS * layer.num_biases + SCALE_BITS * _num_scales(layer)
+    return ste.ceil_div(_weight_bits(layer), BITS_PER_BYTE) + words / BITS_PER_BYTE
 
 
 @cost(unit="byte", peak=True, covers=is_moment)

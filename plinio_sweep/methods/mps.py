@@ -145,8 +145,8 @@ class MPS(Search):
         >>> from costs import size_bits
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> model = MPS(net, size_bits, input_shape=(4,), w_bits=(8,))
-        >>> model.cost.item()  # 48 weights at 8 bit, 10 biases at 32
-        704.0
+        >>> model.cost.item()  # 48 weights at 8 bit, 10 biases and 10 scales at 32
+        1024.0
     """
 
     sites: Sites

@@ -91,8 +91,8 @@ def test_bits_of_a_float_net_are_stated_for_models_that_ask(chip: Path) -> None:
     words = ["--input-shape", "3,8,8", "--bits", "4,8", "--json"]
     models = [word for name in ("size_bits", "mpic_cycles") for word in ("--model", name)]
     found = json.loads(invoke("cost", f"{chip}:small", *models, *words).stdout)
-    weights, biases = 4 * 27 + 144 * 2, 4 + 2
-    assert found["totals"]["size_bits"] == 4 * weights + 32 * biases
+    weights, outputs = 4 * 27 + 144 * 2, 4 + 2
+    assert found["totals"]["size_bits"] == 4 * weights + 2 * 32 * outputs  # biases and scales
     # 2.3 multiplications a cycle at 8 bit by 4 bit, a bias counts as one.
     assert found["totals"]["mpic_cycles"] == pytest.approx((36 * (108 + 4) + 288 + 2) / 2.3)
 

@@ -52,7 +52,7 @@ def test_quantised_layers_keep_the_bits_of_their_own() -> None:
 
 
 def test_stated_bits_reach_storage_and_activations() -> None:
-    assert assume_bits(size_bits, w=4, x=8)(CONV) == 4 * 8 * 16 * 9
+    assert assume_bits(size_bits, w=4, x=8)(CONV) == 4 * 8 * 16 * 9 + 32 * 16  # scales
     moment = LayerSpec(name="m", op="moment", cin=0, cout=1000)
     assert assume_bits(peak_activation_bytes, w=8, x=4)(moment) == 500
 

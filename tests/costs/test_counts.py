@@ -67,22 +67,24 @@ def count_macs(layer: LayerSpec) -> float:
 
 
 def split(layer: LayerSpec) -> tuple[int, int]:
-    """Numbers of parameters held at the layer's bit-width, and in 32 bit."""
+    """Numbers of parameters held at the layer's bit-width, and of words of 32 bit."""
     module, _ = MODULES[layer.name]
-    numbers = {name: parameter.numel() for name, parameter in module.named_parameters()}
-    quantized = numbers.get("weight", 0) if layer.op in ("conv", "linear") else 0
-    return quantized, sum(numbers.values()) - quantized
+    sizes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    rounds = layer.op in ("conv", "linear") and layer.w_bits != 32
+    quantized = math.prod(sizes["weight"]) if rounds else 0
+    scales = sizes["weight"][0] if rounds else 0  # one for each output channel
+    return quantized, sum(map(math.prod, sizes.values())) - quantized + scales
 
 
 def count_bits(layer: LayerSpec) -> float:
-    quantized, full = split(layer)
-    return quantized * float(layer.w_bits) + 32 * full
+    quantized, words = split(layer)
+    return quantized * float(layer.w_bits) + 32 * words
 
 
 def count_bytes(layer: LayerSpec) -> float:
-    quantized, full = split(layer)
+    quantized, words = split(layer)
     packed = np.packbits(np.ones(quantized * int(layer.w_bits), dtype=np.uint8))
-    return packed.nbytes + np.zeros(full, dtype=np.int32).nbytes
+    return packed.nbytes + np.zeros(words, dtype=np.int32).nbytes
 
 
 STORED = ("conv", "linear", "affine")
@@ -222,6 +224,26 @@ def test_a_float_weight_takes_four_bytes() -> None:
     layer = LayerSpec(name="fc", op="linear", cin=64, cout=10)
     assert size_bytes(layer) == 4 * params(layer)
     assert size_bits(layer) == 32 * params(layer)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=[layer.name for layer in LAYERS])
+def test_float_layers_have_no_scales(layer: LayerSpec) -> None:
+    floats = replace(layer, w_bits=32)
+    assert size_bits(floats) == 32 * count_parameters(floats)
+    assert size_bytes(floats) == 4 * count_parameters(floats)
+
+
+def test_every_output_channel_of_a_search_has_one_scale() -> None:
+    alike = LayerSpec(name="c", op="conv", cin=3, cout=8, kernel=(3, 3), bias=False)
+    w_bits = torch.tensor([[2.0, 4.0, 8.0]])
+    share = torch.tensor([[0.5, 0.25, 0.25]])
+    weights = 8 * 27 * (0.5 * 2 + 0.25 * 4 + 0.25 * 8)
+    # One width for the whole layer, of which one will be there.
+    candidates = total(size_bits, [(replace(alike, w_bits=w_bits), share)])
+    assert candidates.item() == weights + 32 * 8
+    # A width for each channel: layers of a few channels each, all of them there.
+    parts = replace(alike, w_bits=w_bits, cout=8 * share)
+    assert total(size_bits, [(parts, torch.ones(1, 3))]).item() == weights + 32 * 8
 
 
 def test_affine_and_uncovered_parameters_ignore_the_bit_width() -> None:

@@ -44,12 +44,17 @@ def without_bias(layer: LayerSpec) -> LayerSpec:
     return replace(layer, bias=False)
 
 
+def bits_of_weights(layer: LayerSpec) -> Scalar:
+    scales = 0 if layer.w_bits == 32 else layer.cout
+    return size_bits(layer) - 32 * (layer.num_biases + scales)
+
+
 # PLiNIO's models in terms of ours. Its `ops` counts the addition of a bias as a MAC at every output
-# position, and its `params_bit` leaves out the 32 bits of a bias: we do neither.
+# position, and its `params_bit` leaves out the 32 bits of a bias and of a scale: we do neither.
 MODELS: dict[str, Callable[[LayerSpec], Scalar]] = {
     "params": params,
     "params_no_bias": lambda layer: params(without_bias(layer)),
-    "params_bit": lambda layer: size_bits(without_bias(layer)),
+    "params_bit": bits_of_weights,
     "ops": ops,
     "ops_no_bias": macs,
     "ops_bit": bit_ops,
@@ -240,8 +245,13 @@ def test_a_portion_of_n_has_a_slope_of_one_nth(
 
 def test_biases_are_stored_but_adding_them_is_no_multiplication() -> None:
     layer = LayerSpec(name="c", op="conv", cin=3, cout=16, kernel=(3, 3), out=(32, 32), w_bits=2)
-    assert size_bits(layer) == 864 + 32 * 16  # PLiNIO's params_bit: 864
+    assert size_bits(layer) - size_bits(without_bias(layer)) == 32 * 16  # PLiNIO's params_bit: 0
     assert macs(layer) == 442368  # PLiNIO's ops: 458752
+
+
+def test_the_scale_of_every_rounded_channel_is_stored() -> None:
+    layer = LayerSpec(name="c", op="conv", cin=3, cout=16, kernel=(3, 3), w_bits=2, bias=False)
+    assert size_bits(layer) == 864 + 32 * 16  # PLiNIO's params_bit: 864
 
 
 def test_every_difference_in_cost_names_a_test_that_exists() -> None:

@@ -222,16 +222,16 @@ HALF = [0, 8, 0, 8, 0, 8, 0, 8]
 def test_b5_pruned_channels_are_discounted_once() -> None:
     search = pair(w_bits=(0, 8))
     choose(search, first=HALF)
-    weights = 4 * 36 + 6 * 4 + 18
-    assert search.get_cost(hard=True) == 8 * weights + 32 * (4 + 6 + 3)
-    assert search.cost.item() == pytest.approx(8 * weights + 32 * 13, rel=1e-6)
+    weights, words = 4 * 36 + 6 * 4 + 18, 2 * (4 + 6 + 3)  # a bias and a scale an output
+    assert search.get_cost(hard=True) == 8 * weights + 32 * words
+    assert search.cost.item() == pytest.approx(8 * weights + 32 * words, rel=1e-6)
 
 
 def test_b6_consumers_of_pruned_features_shrink_in_linear_chains() -> None:
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6))
     search = MPS(net, size_bits, input_shape=(4,), w_bits=(0, 8))
     choose(search, **{"0": HALF})
-    assert search.get_cost(hard=True) == 8 * (16 + 24) + 32 * (4 + 6)
+    assert search.get_cost(hard=True) == 8 * (16 + 24) + 2 * 32 * (4 + 6)  # biases and scales
 
 
 def test_b7_channels_of_alternate_widths_stay_in_their_order() -> None:
@@ -418,8 +418,9 @@ def test_the_first_cost_is_that_of_softmax_weighted_widths() -> None:
     search = pair(w_bits=(2, 4, 8), per="layer", norm=False)
     mean = (torch.softmax(torch.tensor([0.25, 0.5, 1.0]), 0) * torch.tensor([2, 4, 8])).sum()
     assert mean.item() == pytest.approx(5.46966, rel=1e-5)
-    biases = 32 * (8 + 6 + 3)
-    assert search.cost.item() == pytest.approx(mean.item() * (288 + 48 + 18) + biases, rel=1e-5)
+    words = 2 * (8 + 6 + 3)  # a bias and a scale an output
+    expected = mean.item() * (288 + 48 + 18) + 32 * words
+    assert search.cost.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("per", ["layer", "channel"])
