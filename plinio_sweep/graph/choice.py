@@ -42,8 +42,7 @@ class Mix(nn.Module):
             )
         weights = self.weights.to(outputs[0].dtype)
         if self.sampled and self.training and not torch.compiler.is_compiling():
-            # torch leaves `apply` untyped
-            picked: Tensor = _Sampled.apply(weights, *outputs)  # type: ignore[no-untyped-call]
+            picked: Tensor = _Sampled.apply(weights, *outputs)
             return picked
         total = weights[0] * outputs[0]
         for weight, output in zip(weights[1:], outputs[1:], strict=True):

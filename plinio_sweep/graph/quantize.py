@@ -90,8 +90,7 @@ def mix_activation(
     steps, weights = steps.to(x.dtype), weights.to(x.dtype)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return _mix_plainly(x, steps, weights, codes)
-    # torch leaves `apply` untyped
-    mixed: Tensor = _MixActivation.apply(x, steps, weights, codes)  # type: ignore[no-untyped-call]
+    mixed: Tensor = _MixActivation.apply(x, steps, weights, codes)
     return mixed
 
 
@@ -221,8 +220,7 @@ def mix_rows(rows: Tensor, steps: Tensor, weights: Tensor, bits: Sequence[int]) 
         parts = zip(steps.unbind(), weights.unbind(), bits, strict=True)
         mixed = [weight[:, None] * round_rows(rows, s, b) for s, weight, b in parts]
         return sum(mixed[1:], start=mixed[0])
-    # torch leaves `apply` untyped
-    summed: Tensor = _MixRows.apply(rows, steps, weights, tuple(bits))  # type: ignore[no-untyped-call]
+    summed: Tensor = _MixRows.apply(rows, steps, weights, tuple(bits))
     return summed
 
 

@@ -275,8 +275,7 @@ class MPS(Search):
         self._add("activations", activations, fixed=len(self.x_bits) == 1)
         signs = [float(plan.signed) for plan in self.sites.quantizers]
         self.register_buffer("signed", like.new_tensor(signs))
-        # torch leaves it untyped
-        self.register_load_state_dict_post_hook(MPS._sign)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(MPS._sign)
         self.log_clip = nn.Parameter(like.new_zeros(len(self.sites.quantizers), len(self.x_bits)))
         self.register_parameter("log_span", None)
         if self.ranges.trained and rows.layers:

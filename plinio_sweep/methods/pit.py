@@ -190,8 +190,7 @@ class PIT(Search):
             parts = [sums(kernel) for kernel in self._kernels]
             # `(T, 1 + N)`: which decisions make up each tap; the first column is a constant 1.
             always = torch.cat([part[:, :1] for part in parts])
-            # torch leaves `block_diag` untyped
-            own = torch.block_diag(*[part[:, 1:] for part in parts])  # type: ignore[no-untyped-call]
+            own = torch.block_diag(*[part[:, 1:] for part in parts])
             matrix = torch.cat([always, own], 1)
             self._hold(f"_{name}", matrix.to(first.dtype), first.device)
             self.decisions[name] = nn.Parameter(first.new_ones(matrix.shape[1] - 1))

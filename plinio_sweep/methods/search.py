@@ -85,9 +85,12 @@ class Search(nn.Module, ABC):
         super().__init__()
         _check_names(net, exclude_names)
         self._excluded = (tuple(exclude_names), tuple(exclude_types))
-        self._example = _example(net, input_shape, input_example)
+        example = _example(net, input_shape, input_example)
+        self._num_inputs = len(example)
+        for index, value in enumerate(example):  # buffers follow the net to another device
+            self.register_buffer(f"_input_{index}", value, persistent=False)
         own = copy.deepcopy(net)
-        traced = trace(own, self._example, opaque_names=exclude_names, opaque_types=exclude_types)
+        traced = trace(own, example, opaque_names=exclude_names, opaque_types=exclude_types)
         self.net = traced.train(net.training)
         self.train(net.training)
         self.costs = cost
@@ -357,6 +360,10 @@ class Search(nn.Module, ABC):
                     f"operations in `exclude_names`, and report the net."
                 )
 
+    @property
+    def _example(self) -> Inputs:
+        return tuple(self.get_buffer(f"_input_{index}") for index in range(self._num_inputs))
+
     def is_excluded(self, name: str) -> bool:
         """Whether the user wants the module at `name` to be left alone."""
         return is_excluded(self.net, name, *self._excluded)
@@ -366,11 +373,6 @@ class Search(nn.Module, ABC):
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         inputs = tuple(value.to(device) for value in self._example)
         return analyse_graph(net, inputs, exclude_names=names, exclude_types=types)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Search:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self._example = tuple(fn(value) for value in self._example)
-        return self
 
 
 class Method(Protocol):
