@@ -32,6 +32,10 @@ def test_the_readme_shows_the_three_lines_of_the_paper() -> None:
         assert line in joined
 
 
+def test_examples_are_found_in_both_packages() -> None:
+    assert {name.partition(".")[0] for name in MODULES} == {"costs", "plinio_sweep"}
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_hold(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import costs
 from costs import (
     COUNTS,
     MODELS,
@@ -28,7 +26,6 @@ from costs import (
     size_bytes,
     total,
 )
-from costs import counts as counts_module
 from tests.contract.cost_contract import LAYERS, CostContract
 
 # The layers of the contract as the modules they describe, each with the shape of an input.
@@ -279,10 +276,3 @@ def test_models_are_listed_by_name_and_cannot_be_replaced() -> None:
     assert list(COUNTS) == ["params", "macs", "size_bits", "size_bytes"]
     with pytest.raises(TypeError):
         MODELS["params"] = macs  # type: ignore[index]
-
-
-@pytest.mark.parametrize("module", [costs, counts_module])
-def test_examples_run(module: object) -> None:
-    result = doctest.testmod(module)  # type: ignore[arg-type]
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import doctest
 import itertools
 import json
 import pickle
@@ -16,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costs import CostModel, LayerSpec, interpolate, lut, measured, total
+from costs import CostModel, LayerSpec, lut, total
 from costs.interpolate import on_grid
 from tests.contract.cost_contract import LAYERS, CostContract
 
@@ -185,10 +184,3 @@ def test_a_function_that_is_linear_along_each_axis_is_met_everywhere(
     values = tuple(function(*place) for place in itertools.product(*knots))
     at = [torch.tensor(value, dtype=torch.float64) for value in point]
     assert on_grid(knots, values, at).item() == pytest.approx(function(*point), abs=1e-9)
-
-
-@pytest.mark.parametrize("module", [interpolate, measured])
-def test_examples_run(module: object) -> None:
-    result = doctest.testmod(module)  # type: ignore[arg-type]
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
 import inspect
 import pickle
 from dataclasses import FrozenInstanceError, replace
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from costs import CostModel, LayerSpec, Scalar, cost, expected, spec, total
+from costs import CostModel, LayerSpec, Scalar, cost, expected, total
 
 CONV = LayerSpec(name="conv", op="conv", cin=8, cout=12, kernel=(3, 5), out=(4, 6), stride=(1, 1))
 CERTAIN = torch.ones((), dtype=torch.float64)
@@ -275,9 +274,3 @@ def test_a_combination_to_more_than_one_number_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"`combine` must return one number.*'uncombined'"):
         total(uncombined, [(CONV, torch.ones(1, 2))])
-
-
-def test_examples_run() -> None:
-    result = doctest.testmod(spec)
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 import math
 from collections.abc import Callable
 
@@ -98,9 +97,3 @@ def test_values_far_from_the_line_are_not_a_rounding_error_away() -> None:
 def test_a_portion_of_no_size_is_refused(n: float) -> None:
     with pytest.raises(ValueError, match="`n` must be above 0"):
         ste.ceil_div(3.0, n)
-
-
-def test_examples_run() -> None:
-    result = doctest.testmod(ste)
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import copy
-import doctest
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, fx, nn
 
-import plinio_sweep.graph.fold as fold_module
 from costs import params
 from plinio_sweep.graph.fold import Folded, fold_norms, unfold_norms
 from plinio_sweep.graph.table import Analysis, analyse_graph
@@ -182,7 +180,3 @@ def test_what_is_excluded_is_not_folded(name: str) -> None:
     analysis = opened(net, SIGNAL, exclude_names=(name,))
     assert fold_norms(analysis.net, analysis.table) == ()
     assert all(row.norm is None for row in analysis.table.rows)
-
-
-def test_examples_in_docstrings_hold() -> None:
-    assert doctest.testmod(fold_module).failed == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import plinio_sweep.graph.quantize as quantize_module
 from plinio_sweep.graph.quantize import (
     INT32_MAX,
     Learned,
@@ -309,7 +307,3 @@ def test_steps_of_bit_widths_are_those_of_rows() -> None:
     table = row_steps(span, (1, 2, 8))
     for index, bits in enumerate((1, 2, 8)):
         torch.testing.assert_close(weight_step(span, torch.full((3,), bits)), table[index])
-
-
-def test_examples_in_docstrings_hold() -> None:
-    assert doctest.testmod(quantize_module).failed == 0

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 import linecache
 import re
 from dataclasses import replace
@@ -10,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import plinio_sweep.graph.table as table_module
 from plinio_sweep.graph.table import ChannelGroup, analyse_graph, analyze
 from plinio_sweep.graph.trace import trace
 from tests.graph.expected import FOLDED, KERNELS, TABLES
@@ -259,7 +257,3 @@ def test_a_graph_is_taken_as_it_is() -> None:
     again, second = analyze(traced, case.inputs())
     assert str(first) == str(second)
     assert again is not traced
-
-
-def test_examples_in_docstrings_hold() -> None:
-    assert doctest.testmod(table_module, extraglobs={"nn": nn, "torch": torch}).failed == 0

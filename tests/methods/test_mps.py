@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import plinio_sweep.methods.mps as mps_module
 from costs import CostModel, bit_ops, macs, params, size_bits, total
 from plinio_sweep.graph.quantized import Quantizer
 from plinio_sweep.methods.mps import MPS, MPSSettings
@@ -480,7 +478,3 @@ def test_a_rounded_net_learns_constant_labels() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.1 < losses[0]
-
-
-def test_examples_in_docstrings_hold() -> None:
-    assert doctest.testmod(mps_module).failed == 0

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
 import tomllib
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import plinio_sweep.methods.pit as pit_module
 from costs import macs, params, peak_activation_bytes, size_bits
 from plinio_sweep.graph.nodes import tensors
 from plinio_sweep.methods.mps import MPSSettings
@@ -872,7 +870,3 @@ def test_the_differences_from_plinio_are_written_down_and_tested() -> None:
         file, _, test = entry["test"].partition("::")
         source = (path.parents[2] / file).read_text()
         assert f"def {test.rsplit('::', 1)[-1].partition('[')[0]}(" in source, entry["id"]
-
-
-def test_examples_in_docstrings_hold() -> None:
-    assert doctest.testmod(pit_module).failed == 0
