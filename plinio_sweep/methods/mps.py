@@ -31,7 +31,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, cast, final
 
 import torch
@@ -72,17 +72,9 @@ from plinio_sweep.methods.search import Architecture, Costs, Search, Shapes, The
 
 @dataclass(frozen=True, kw_only=True)
 class MPSSettings:
-    """Settings of `MPS` in a plan.
+    """Settings of `MPS` in a plan, under the names that they have there.
 
-    Args:
-        w_bits: Candidate bit-widths of the weights; with 0 channels can be pruned.
-        x_bits: Candidate bit-widths of the activations.
-        per: What has a bit-width of its own: each output "channel", or each "layer".
-        sampling: "softmax" mixes all candidates; "gumbel" adds noise in training.
-        hard: Whether one candidate alone is used in each forward pass of the training.
-        ranges: How ranges of weights are found: "minmax", "learned", or "module:name" of one's own.
-        quantize_outputs: Whether what the net returns is rounded, too.
-        percentile: Of the extremes of all items that a clip starts at; 100 is the largest.
+    A plan is stored, so that `ranges` of one's own have a name here: "module:name".
     """
 
     name: ClassVar[str] = "mps"
@@ -104,40 +96,23 @@ class MPSSettings:
 
     def open(self, net: nn.Module, example: Inputs | Shapes, cost: Costs = params) -> MPS:
         """The search of these settings over `net`, for an example or for input shapes."""
-        return MPS(
-            net,
-            cost,
-            **given(example),
-            w_bits=self.w_bits,
-            x_bits=self.x_bits,
-            per=self.per,
-            sampling=self.sampling,
-            hard=self.hard,
-            ranges=self.ranges,
-            quantize_outputs=self.quantize_outputs,
-            percentile=self.percentile,
-        )
+        return MPS(net, cost, **given(example), **asdict(self))
 
 
 @final
 class MPS(Search):
     """A net whose weights and activations have bit-widths to choose.
 
-    Clips of activations start from the example; `prepare` sets them from more data.
+    Clips of activations start from the example; `prepare` sets them from more data. It takes what
+    every `Search` takes, and its own settings.
 
     Args:
-        net: The seed; it is copied, never changed.
-        cost: One cost model, or several by name.
-        input_shape: Sizes of one input without the batch, or a tuple of them.
-        input_example: An input, or the tuple of all inputs, instead of `input_shape`.
-        exclude_names: Paths of modules to be left alone.
-        exclude_types: Classes of modules to be left alone.
         w_bits: Candidate bit-widths of the weights; with 0 channels can be pruned.
         x_bits: Candidate bit-widths of the activations.
         per: What has a bit-width of its own: each output "channel", or each "layer".
         sampling: "softmax" mixes all candidates; "gumbel" adds noise in training.
         hard: Whether one candidate alone is used in each forward pass of the training.
-        ranges: How ranges of weights are found: a name of `RANGES`, or a record of one's own.
+        ranges: How ranges of weights are found: "minmax", "learned", or a record of one's own.
         quantize_outputs: Whether what the net returns is rounded, too.
         percentile: Of the extremes of all items that a clip starts at; 100 is the largest.
 

@@ -60,15 +60,7 @@ GATES: tuple[Gate, ...] = ("norm", "consumer")
 
 @dataclass(frozen=True, kw_only=True)
 class PITSettings:
-    """Settings of `PIT` in a plan.
-
-    Args:
-        channels: Whether channels can be removed.
-        kernel: Whether taps of kernels along one axis can be removed.
-        gate: Where a mask acts: "norm" as published, "consumer" lets removed channels return.
-        fold: Whether norms are folded into the layers before them when the search opens.
-        unfold: Whether export puts them back, to be trained and measured anew.
-    """
+    """Settings of `PIT` in a plan, under the names that they have there."""
 
     name: ClassVar[str] = "pit"
     channels: bool = True
@@ -111,13 +103,9 @@ class _Mask:
 class PIT(Search):
     """A net whose channels and taps can be removed.
 
+    It takes what every `Search` takes, and its own settings.
+
     Args:
-        net: The seed; it is copied, never changed.
-        cost: One cost model, or several by name.
-        input_shape: Sizes of one input without the batch, or a tuple of them.
-        input_example: An input, or the tuple of all inputs, instead of `input_shape`.
-        exclude_names: Paths of modules to be left alone.
-        exclude_types: Classes of modules to be left alone.
         channels: Whether channels can be removed.
         kernel: Whether taps of kernels along one axis can be removed.
         gate: Where a mask acts: "norm" as published, "consumer" lets removed channels return.

@@ -21,7 +21,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -104,12 +104,7 @@ class _Function(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class SuperNetSettings:
-    """Settings of `SuperNet` in a plan.
-
-    Args:
-        sampling: "gumbel" adds noise in training, as published; "softmax" does not.
-        hard: Whether one branch alone is used in each forward pass of the training.
-    """
+    """Settings of `SuperNet` in a plan, under the names that they have there."""
 
     name: ClassVar[str] = "supernet"
     sampling: Sampling = "gumbel"
@@ -120,20 +115,16 @@ class SuperNetSettings:
 
     def open(self, net: nn.Module, example: Inputs | Shapes, cost: Costs = params) -> SuperNet:
         """The search of these settings over `net`, for an example or for input shapes."""
-        return SuperNet(net, cost, **given(example), sampling=self.sampling, hard=self.hard)
+        return SuperNet(net, cost, **given(example), **asdict(self))
 
 
 @final
 class SuperNet(Search):
-    """A net whose blocks are chosen from branches.
+    """A net whose blocks are chosen from branches, wherever the seed has a `SuperNetModule`.
+
+    It takes what every `Search` takes, and its own settings.
 
     Args:
-        net: The seed, with `SuperNetModule` where there is a choice; it is copied, never changed.
-        cost: One cost model, or several by name.
-        input_shape: Sizes of one input without the batch, or a tuple of them.
-        input_example: An input, or the tuple of all inputs, instead of `input_shape`.
-        exclude_names: Paths of modules to be left alone.
-        exclude_types: Classes of modules to be left alone.
         sampling: "gumbel" adds noise in training, as published; "softmax" does not.
         hard: Whether one branch alone is used in each forward pass of the training.
 
