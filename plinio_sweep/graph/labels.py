@@ -5,12 +5,12 @@ each element belongs to. Shape operations run on the twin as they are. A layer t
 makes new labels, an addition unites the labels it meets, and an operation that is not known freezes
 what reaches it.
 
-Shapes: `B` batch, `C` channels of an activation, `O` rows and `I` columns of a layer's weight.
+Shapes: `B` batch, `C` channels of an activation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from plinio_sweep.graph import operations as ops
+from plinio_sweep.graph.calls import Call, Calls, Path
 from plinio_sweep.graph.choice import Mix
 from plinio_sweep.graph.nodes import (
     is_metadata,
@@ -28,30 +29,9 @@ from plinio_sweep.graph.nodes import (
     tensor_map,
     tensors,
 )
-from plinio_sweep.graph.quantized import Quantizer, is_quantized
+from plinio_sweep.graph.quantized import Quantizer
 from plinio_sweep.graph.trace import Inputs, is_stock, location
-from plinio_sweep.graph.union import Union, channels_of, varying_axes
-
-Path = str  # of a module in its net: "layer1.conv2"
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """One call of a module that owns parameters."""
-
-    name: Path
-    node: str
-    op: str  # "conv", "linear", "affine", "other": the word of the cost models
-    cin: Tensor  # `(I,)` labels of the columns
-    cout: Tensor  # `(O,)` labels of the rows
-    out: tuple[int, ...] = ()  # output positions per axis
-    groups: int = 1
-    repeat: int = 0
-
-    @property
-    def separate(self) -> bool:
-        """Whether each group reads a single channel: one row for it, or several."""
-        return self.groups == len(self.cin) and self.groups > 1
+from plinio_sweep.graph.union import Union, channels_of, first_along, spread, varying_axes
 
 
 @dataclass(slots=True, eq=False)
@@ -116,14 +96,14 @@ class _Labeller:
     ) -> None:
         self.net = net
         self.frozen = frozen
-        self.found = Labelling(union=Union(), real=real)
-        self.union = self.found.union
-        self.seen: dict[Path, Call] = {}
+        self.union = Union()
+        self.calls = Calls(net, self.union)
+        self.found = Labelling(union=self.union, real=real, calls=self.calls.listed)
 
     def run(self) -> Labelling:
         for node in self.net.graph.nodes:
             self.found.values[node] = self._visit(node)
-        self._share()
+        self.found.fixed = self.calls.share() | self.found.fixed
         return self.found
 
     def _visit(self, node: fx.Node) -> Any:
@@ -162,13 +142,9 @@ class _Labeller:
             return self._elementwise(node)
         if target in (ops.DIVISION_METHODS if method else ops.DIVISIONS):
             divisor = node.args[1] if len(node.args) > 1 else node.kwargs.get("other")
-            if isinstance(divisor, fx.Node) and divisor not in self.found.constant:
-                return (
-                    self._unknown(node)
-                    if tensors(self._value(divisor))
-                    else self._elementwise(node)
-                )
-            return self._elementwise(node)
+            computed = isinstance(divisor, fx.Node) and divisor not in self.found.constant
+            moves = computed and tensors(fx.map_arg(divisor, self._value))
+            return self._unknown(node) if moves else self._elementwise(node)
         if target in (ops.REDUCTION_METHODS if method else ops.REDUCTIONS):
             return self._reduction(node)
         if target in (ops.SOFTMAX_METHODS if method else ops.SOFTMAXES):
@@ -249,7 +225,7 @@ class _Labeller:
         channels = channels_of(self.union.roots(inputs[0]), axis)
         if channels is None or real.shape[axis] != inputs[0].shape[axis]:
             return self._unknown(node)
-        return self._spread(self._first(inputs[0], axis), axis, real)
+        return spread(first_along(inputs[0], axis), axis, real.shape)
 
     def _unknown(self, node: fx.Node) -> Any:
         self.found.unknown.add(node)
@@ -268,11 +244,11 @@ class _Labeller:
             self._freeze_inputs(node, self.found.fixed[name])
         if hooked or not plain:
             self._freeze_inputs(node, f"hooks or parametrizations on {name}")
-            return self._other(node, module)
+            return self._other(node)
         if isinstance(module, Mix | Quantizer):
             return self._elementwise(node)
         if not is_stock(module):
-            return self._other(node, module)
+            return self._other(node)
         if ops.instance_of(module, ops.CONVOLUTIONS):
             return self._convolution(node, module)
         if ops.instance_of(module, (nn.Linear,)):
@@ -285,7 +261,7 @@ class _Labeller:
             return self._spatial(node, -ops.SPATIAL_MODULES[stock] - 1)
         if ops.instance_of(module, ops.BATCHED_MODULES):
             return self._affine(node, module)
-        return self._other(node, module)
+        return self._other(node)
 
     def _convolution(self, node: fx.Node, module: Any) -> Any:
         axis = -len(module.kernel_size) - 1
@@ -295,22 +271,15 @@ class _Labeller:
         if groups == module.in_channels > 1:
             rows = columns.repeat_interleave(module.out_channels // groups)
         else:
-            rows = self._rows(node, module.out_channels)
-            self._tie(columns, groups, f"{groups} groups in {node.target}")
-            self._tie(rows, groups, f"{groups} groups in {node.target}")
+            rows = self.calls.rows(str(node.target), module.out_channels)
+            self.union.tie(columns, groups, f"{groups} groups in {node.target}")
+            self.union.tie(rows, groups, f"{groups} groups in {node.target}")
         out = tuple(real.shape[axis + 1 :])
         return self._called(node, "conv", columns, rows, out, axis, groups=groups)
 
-    def _tie(self, labels: Tensor, groups: int, why: str) -> None:
-        """Lets all groups keep the same of their channels, so that they stay equally wide."""
-        if groups == len(labels) > 1:
-            self.union.freeze(labels, why)
-        parts = labels.reshape(groups, -1)
-        self.union.unite(parts[:1].expand_as(parts), parts, why)
-
     def _linear(self, node: fx.Node, module: Any) -> Any:
         columns = self._columns(node, self._inputs(node)[0], -1)
-        rows = self._rows(node, module.out_features)
+        rows = self.calls.rows(str(node.target), module.out_features)
         return self._called(node, "linear", columns, rows, tuple(self._out(node).shape[1:-1]), -1)
 
     def _called(
@@ -327,57 +296,15 @@ class _Labeller:
         name = str(node.target)
         if self.frozen(name):
             self.union.freeze(rows, f"excluded ({name})")
-        call = Call(name, node.name, op, columns, rows, out, groups)
-        self._record(call)
-        return self._spread(rows, axis, self._out(node))
-
-    def _record(self, call: Call) -> None:
-        first = self.seen.setdefault(call.name, call)
-        if first is not call:
-            call.repeat = sum(c.name == call.name for c in self.found.calls)
-            why = f"joined with fixed channels by a second call of {call.name}"
-            if first.op == call.op:
-                self.union.unite(first.cin, call.cin, why)
-                self.union.unite(first.cout, call.cout, why)
-            else:
-                self._freeze_call(first, why)
-                self._freeze_call(call, why)
-        self.found.calls.append(call)
-
-    def _share(self) -> None:
-        """Freezes layers that use one parameter, and counts this parameter once."""
-        users: dict[int, Call] = {}
-        for call in list(self.found.calls):
-            if call.repeat:
-                continue
-            parameters = _parameters(self.net, call.name)
-            others = [users[id(p)] for p in parameters if id(p) in users]
-            for other in others:
-                why = f"{other.name} and {call.name} share a parameter"
-                for one in (other, call):
-                    self._freeze_call(one, why)
-                    self.found.fixed.setdefault(one.name, why)
-            if others:
-                call.repeat = 1
-                rest = [p for p in parameters if id(p) not in users]
-                if own := _storage(call.name, call.node, rest):
-                    self.found.calls.append(own)
-            users |= {id(p): call for p in parameters if id(p) not in users}
-
-    def _freeze_call(self, call: Call, reason: str) -> None:
-        self.union.freeze(call.cin, reason)
-        self.union.freeze(call.cout, reason)
+        self.calls.add(Call(name, node.name, op, columns, rows, out, groups))
+        return spread(rows, axis, self._out(node).shape)
 
     def _columns(self, node: fx.Node, labels: Tensor, axis: int) -> Tensor:
         channels = channels_of(self.union.roots(labels), axis)
         if channels is None:
             self.union.freeze(labels, self._reached(node, "channels spread over positions at"))
             return torch.zeros(labels.shape[axis], dtype=torch.long)
-        return self._first(labels, axis)
-
-    def _rows(self, node: fx.Node, count: int) -> Tensor:
-        first = self.seen.get(str(node.target))
-        return self.union.fresh(count) if first is None else first.cout
+        return first_along(labels, axis)
 
     def _affine(self, node: fx.Node, module: Any) -> Any:
         """Norms over positions and PReLU: their parameters follow the channels."""
@@ -389,27 +316,23 @@ class _Labeller:
             # One slope for all channels costs what it costs the last one.
             zero = torch.zeros(1, dtype=torch.long)
             out = tuple(real.shape[2:])
-            self._record(Call(str(node.target), node.name, "affine", zero, zero, out))
+            self.calls.add(Call(str(node.target), node.name, "affine", zero, zero, out))
             return self._elementwise(node)
         axis = 1 if real.dim() > 1 and real.shape[1] == count else -1
         channels = channels_of(self.union.roots(inputs[0]), axis)
         if channels is None or real.dim() < 2 or real.shape[1] != count:
-            return self._other(node, module)
-        channels = self._first(inputs[0], axis)
+            return self._other(node)
+        channels = first_along(inputs[0], axis)
         return self._called(node, "affine", channels, channels, tuple(real.shape[2:]), axis)
 
-    def _other(self, node: fx.Node, module: nn.Module) -> Any:
+    def _other(self, node: fx.Node) -> Any:
         """A module that no rule covers: its channels are frozen, its parameters still count."""
-        self._other_call(node, module)
+        self.calls.add_parameters(str(node.target), node.name)
         return self._unknown(node)
 
     def _freeze_inputs(self, node: fx.Node, reason: str) -> None:
         for labels in self._inputs(node):
             self.union.freeze(labels, reason)
-
-    def _other_call(self, node: fx.Node, module: nn.Module) -> None:
-        if call := _storage(str(node.target), node.name, module.parameters()):
-            self._record(call)
 
     def _count_constant(self, node: fx.Node) -> None:
         """What depends on no input holds parameters nevertheless."""
@@ -417,19 +340,9 @@ class _Labeller:
             name = str(node.target)
             if isinstance(self.net.get_submodule(name.rpartition(".")[0]), Quantizer):
                 return  # a range that a layer reads: part of its scale, no weight
-            if call := _storage(name, node.name, _parameters(self.net, name)):
-                self._record(call)
+            self.calls.add_parameters(name, node.name)
 
     # -- small parts --------------------------------------------------------------------------
-
-    def _first(self, labels: Tensor, axis: int) -> Tensor:
-        return labels.movedim(axis, 0).reshape(labels.shape[axis], -1)[:, 0]
-
-    def _spread(self, channels: Tensor, axis: int, real: Tensor) -> Tensor:
-        shape = [1] * real.dim()
-        shape[axis] = -1
-        # Contiguous like the activation itself: `view` refuses anything else.
-        return channels.reshape(shape).broadcast_to(real.shape).contiguous()
 
     def _out(self, node: fx.Node) -> Tensor:
         real = self.found.real[node]
@@ -466,21 +379,3 @@ def _declared(module: nn.Module) -> list[str]:
 def _fixed(real: Any) -> Any:
     """Label 0 everywhere."""
     return tensor_map(lambda t: torch.zeros(t.shape, dtype=torch.long), real)
-
-
-def _storage(name: Path, node: str, parameters: Iterable[Tensor]) -> Call | None:
-    """A call that counts `parameters` and nothing else; nothing where there are none."""
-    zeros = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.long)
-    return Call(name, node, "other", zeros[:1], zeros) if len(zeros) else None
-
-
-def _parameters(net: fx.GraphModule, path: Path) -> list[nn.Parameter]:
-    """The parameters of the module at `path`, or the one parameter that `path` names."""
-    value: Any = net
-    for part in path.split("."):
-        value = getattr(value, part)
-    if is_quantized(value):
-        return [p for p in (value.weight, value.bias) if p is not None]  # a range is no weight
-    if isinstance(value, nn.Module):
-        return list(value.parameters())
-    return [value] if isinstance(value, nn.Parameter) else []

@@ -15,8 +15,9 @@ from torch import Tensor, fx, nn
 
 from costs import LayerSpec
 from plinio_sweep.graph import operations as ops
+from plinio_sweep.graph.calls import Call
 from plinio_sweep.graph.choice import Branch, branches_of
-from plinio_sweep.graph.labels import Call, Labelling, label
+from plinio_sweep.graph.labels import Labelling, label
 from plinio_sweep.graph.nodes import is_metadata, operation_name, tensor_map, tensors
 from plinio_sweep.graph.quantized import is_quantized
 from plinio_sweep.graph.shapes import plan

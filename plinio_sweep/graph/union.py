@@ -60,6 +60,13 @@ class Union:
         for label in torch.unique(labels).tolist():
             self._reason.setdefault(self._find(label), reason)
 
+    def tie(self, labels: Tensor, groups: int, reason: str) -> None:
+        """Lets all `groups` of `labels` keep the same of their channels: they stay equal."""
+        if groups == len(labels) > 1:
+            self.freeze(labels, reason)
+        parts = labels.reshape(groups, -1)
+        self.unite(parts[:1].expand_as(parts), parts, reason)
+
     def reason(self, label: int) -> str | None:
         """Why the set of `label` is frozen; nothing when it is free."""
         return self._reason.get(self._find(label))
@@ -96,5 +103,17 @@ def channels_of(labels: Tensor, axis: int) -> Tensor | None:
     axis %= labels.dim()
     if any(other != axis for other in varying_axes(labels)):
         return None
-    first = labels.movedim(axis, 0).reshape(labels.shape[axis], -1)
-    return first[:, 0] if first.shape[1] else first.new_zeros(labels.shape[axis])
+    return first_along(labels, axis) if labels.numel() else labels.new_zeros(labels.shape[axis])
+
+
+def first_along(labels: Tensor, axis: int) -> Tensor:
+    """`(C,)` labels along `axis`, those at the first place of all other axes."""
+    return labels.movedim(axis, 0).reshape(labels.shape[axis], -1)[:, 0]
+
+
+def spread(channels: Tensor, axis: int, shape: torch.Size) -> Tensor:
+    """`(C,)` labels along `axis` of an activation, the same all over its other axes."""
+    ends = [1] * len(shape)
+    ends[axis] = -1
+    # Contiguous like the activation itself: `view` refuses anything else.
+    return channels.reshape(ends).broadcast_to(shape).contiguous()
