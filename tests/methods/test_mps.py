@@ -197,15 +197,15 @@ def pair(cost: Any = size_bits, norm: bool = True, **given: Any) -> MPS:
 @torch.no_grad()
 def choose(search: MPS, **layers: list[int]) -> None:
     """Gives the rows of layers their bit-widths, 0 among them; the others get the widest."""
-    for layer in search._rows.layers:
-        start, rows = search._rows.start[layer.name], layer.rows
+    for layer in search.layout.rows.layers:
+        start, rows = search.layout.rows.start[layer.name], layer.rows
         for row, bits in enumerate(layers.get(layer.name, [max(search.widths)] * rows)):
-            decision = search._decision[start + row]
+            decision = search.layout.decision[start + row]
             if "weights" in search.decisions:
                 search.decisions["weights"][:, decision] = torch.tensor(
                     [5.0 * (width == bits) for width in search.widths]
                 )
-            label = int(search._label[start + row])
+            label = int(search.layout.label[start + row])
             if label and search.prunes:
                 search.decisions["channels"][label - 1] = 100.0 if bits == 0 else -100.0
 
@@ -376,7 +376,7 @@ def test_b31_a_pruned_channel_is_felt_through_its_readers() -> None:
     theta["live"] = theta["live"].detach().requires_grad_()
     (slope,) = torch.autograd.grad(total(params, search.layers(theta)), [theta["live"]])
     # A channel of the first layer: its own 36 weights and its bias, and 6 weights that read it.
-    assert slope[search._label[0]].item() == pytest.approx(36 + 1 + 6)
+    assert slope[search.layout.label[0]].item() == pytest.approx(36 + 1 + 6)
 
 
 def test_b32_clips_stay_positive_whatever_is_learned() -> None:
@@ -394,7 +394,7 @@ def test_b32_clips_stay_positive_whatever_is_learned() -> None:
 def test_b34_ranges_are_those_of_the_weights_before_any_forward_pass(ranges: str) -> None:
     search = pair(ranges=ranges, norm=False)
     span = search.net.second.weight.detach().flatten(1).abs().amax(1)
-    start = search._rows.start["second"]
+    start = search.layout.rows.start["second"]
     if ranges == "learned":
         torch.testing.assert_close(search.log_span.exp()[start : start + 6], span)
     rounded = search.overrides(search.theta(hard=True))["second.weight"].flatten(1).abs().amax(1)
