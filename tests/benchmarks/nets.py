@@ -53,13 +53,14 @@ def resnet8_choices() -> nn.Module:
     return nn.Sequential(branches(3, 16, 1), *blocks, *tail)
 
 
+def separable_choice(channels: int = 64) -> SuperNetModule:
+    """A separable block of 3 or 5, a full convolution, or nothing."""
+    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+    full = nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU())
+    return SuperNetModule([separable(channels), separable(channels, 5), full, nn.Identity()])
+
+
 def dscnn_choices() -> nn.Module:
     """DS-CNN with a choice for each of its separable blocks."""
-
-    def block() -> SuperNetModule:
-        conv = nn.Conv2d(64, 64, 3, padding=1, bias=False)
-        full = nn.Sequential(conv, nn.BatchNorm2d(64), nn.ReLU())
-        return SuperNetModule([separable(), separable(kernel=5), full, nn.Identity()])
-
     layers = list(dscnn().children())
-    return nn.Sequential(*layers[:5], *[block() for _ in range(4)], *layers[9:])
+    return nn.Sequential(*layers[:5], *[separable_choice() for _ in range(4)], *layers[9:])

@@ -30,7 +30,6 @@ from plinio_sweep import (
     PITSettings,
     Recipe,
     Splits,
-    SuperNetModule,
     SuperNetSettings,
     Task,
     accuracy,
@@ -39,7 +38,7 @@ from plinio_sweep.methods.search import Method, Search
 from plinio_sweep.plugin import load_file
 from plinio_sweep.train.loop import evaluate, fit
 from plinio_sweep.train.pressure import Pressure
-from tests.benchmarks.nets import STUDIES, separable
+from tests.benchmarks.nets import STUDIES, separable, separable_choice
 
 SEEDS = (0, 1, 2)
 STRENGTH = 1.0
@@ -75,40 +74,23 @@ def words() -> Splits:
     return Splits(train=part("train"), validation=part("val"), test=part("test"))
 
 
-def words_net(block: Callable[[], nn.Module] = lambda: separable(24)) -> nn.Module:
+def narrow(stem: nn.Module, *middle: nn.Module, classes: int) -> nn.Module:
+    """A net of 24 channels from its stem to its classifier."""
+    tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, classes)]
+    return nn.Sequential(stem, nn.BatchNorm2d(24), nn.ReLU(), *middle, *tail)
+
+
+def words_net(block: Callable[[int], nn.Module] = separable) -> nn.Module:
     """A narrow DS-CNN."""
-    return nn.Sequential(
-        nn.Conv2d(1, 24, (10, 4), 2, padding=(5, 1), bias=False),
-        nn.BatchNorm2d(24),
-        nn.ReLU(),
-        block(),
-        block(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(24, 3),
-    )
-
-
-def block_choice(channels: int) -> SuperNetModule:
-    """A separable block of 3 or 5, a full convolution, or nothing."""
-    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-    full = nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU())
-    return SuperNetModule([separable(channels), separable(channels, 5), full, nn.Identity()])
+    stem = nn.Conv2d(1, 24, (10, 4), 2, padding=(5, 1), bias=False)
+    return narrow(stem, block(24), block(24), classes=3)
 
 
 def digits_choices() -> nn.Module:
     """A stem, two choices, a classifier."""
-    return nn.Sequential(
-        nn.Conv2d(1, 24, 3, padding=1, bias=False),
-        nn.BatchNorm2d(24),
-        nn.ReLU(),
-        block_choice(24),
-        nn.MaxPool2d(2),
-        block_choice(24),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(24, 10),
-    )
+    stem = nn.Conv2d(1, 24, 3, padding=1, bias=False)
+    middle = (separable_choice(24), nn.MaxPool2d(2), separable_choice(24))
+    return narrow(stem, *middle, classes=10)
 
 
 _digits = load_file(STUDIES / "digits.py")
@@ -128,7 +110,7 @@ CASES = {
     "kws3": Case(
         words,
         words_net,
-        lambda: words_net(lambda: block_choice(24)),
+        lambda: words_net(separable_choice),
         Recipe(
             warmup=Phase(epochs=6, lr=3e-3),
             search=Phase(epochs=12, lr=2e-3, arch_lr=2e-2),
