@@ -43,6 +43,7 @@ ONLY_IN = {
     "moocore": {"view/front.py"},
     "matplotlib": {"view/figure.py"},
     "plotly": {"view/figure.py"},
+    "onnx": {"ship/quantized_onnx.py"},
     "onnxruntime": {"ship/onnx.py"},
     "networkx": set(),
 }

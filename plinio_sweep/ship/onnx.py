@@ -35,7 +35,7 @@ def export_onnx(net: nn.Module, example: tuple[Tensor, ...], path: Path) -> None
     Raises:
         ValueError: If the extra is not installed, or if the net cannot be written as ONNX.
     """
-    _require("onnx", "onnxscript")
+    require_extra("onnx", "onnxscript")
     frozen = copy.deepcopy(net).cpu().eval()
     # An axis of size one would be taken for a constant, so the example must hold two.
     inputs = tuple(
@@ -75,11 +75,14 @@ def run_onnx(path: Path, inputs: Sequence[Tensor | Array]) -> list[Array]:
     Raises:
         ValueError: If the extra is not installed.
     """
-    _require("onnxruntime")
+    require_extra("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: its warnings are about graph optimisations
+    # Integer kernels sum 8-bit products in 16 bits on some processors, which saturate; run as it is
+    # written, in floats between roundings, a quantised file means the same everywhere.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(
         path.read_bytes(), options, providers=["CPUExecutionProvider"]
     )
@@ -89,7 +92,7 @@ def run_onnx(path: Path, inputs: Sequence[Tensor | Array]) -> list[Array]:
     return outputs
 
 
-def _require(*modules: str) -> None:
+def require_extra(*modules: str) -> None:
     """Imports the modules of the extra, or says how to install it."""
     for module in modules:
         try:

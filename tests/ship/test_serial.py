@@ -351,7 +351,7 @@ JUNK = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_altered_json_is_a_net_or_one_sentence(written: tuple[bytes, bytes], data: Any) -> None:
     description = json.loads(written[0])
@@ -373,7 +373,7 @@ def test_altered_json_is_a_net_or_one_sentence(written: tuple[bytes, bytes], dat
         assert_only_allowed(net)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(data=st.data(), second=st.booleans(), cut=st.booleans())
 def test_altered_bytes_are_a_net_or_one_sentence(
     written: tuple[bytes, bytes], data: Any, second: bool, cut: bool
