@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plinio_sweep.ship.integer import integerize
 from plinio_sweep.ship.packed import (
     _seal,
     describe_packed,
@@ -20,7 +21,9 @@ from plinio_sweep.ship.packed import (
     unpack_program,
 )
 from plinio_sweep.ship.program import Program
+from plinio_sweep.ship.reference import IntegerNet
 from tests.ship.programs import Builder, random_program
+from tests.ship.quantized import INTEGERS, export
 
 few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
@@ -206,3 +209,17 @@ def test_an_altered_description_is_refused(
         assert str(error).endswith("export the trial again.")
     else:  # a name, a scale, a limit: still a program of the same bytes
         assert isinstance(program, Program)
+
+
+# -- real nets ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_every_net_comes_back(name: str) -> None:
+    net, inputs = export(INTEGERS[name])
+    integers = integerize(net, inputs)
+    again = IntegerNet(unpack_program(*written(integers.program)))
+    codes = integers.quantize(*inputs)
+    for left, right in zip(integers.run(codes), again.run(codes), strict=True):
+        assert torch.equal(left, right)
+    assert_same(again.program, integers.program)
