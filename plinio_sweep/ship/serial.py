@@ -94,6 +94,12 @@ def read_net(architecture: bytes, weights: bytes) -> fx.GraphModule:
 
     Raises:
         ValueError: When one of them is damaged, or they are not of one net.
+
+    Example:
+        >>> net = fx.symbolic_trace(nn.Sequential(nn.Linear(2, 1), nn.ReLU()))
+        >>> weights = safetensors.torch.save(net.state_dict())
+        >>> read_net(json.dumps(describe_net(net)).encode(), weights)(torch.zeros(3, 2)).shape
+        torch.Size([3, 1])
     """
     try:
         description = json.loads(architecture)
