@@ -247,7 +247,8 @@ def test_an_attribute_beyond_the_list_is_refused(attribute: str) -> None:
     assert "an attribute beyond" in refused(stored)
 
 
-EVIL = '0"), __import__("os").mkdir("owned"), ("'
+CALL = '__import__("os").mkdir("owned")'
+EVIL = f'0"), {CALL}, ("'  # closes the string that an odd path is written into
 
 
 @pytest.mark.parametrize(
@@ -265,11 +266,11 @@ def test_no_name_becomes_source_text(
         case "target":
             node["target"] = EVIL
         case "placeholder":
-            stored["nodes"][0]["target"] = f"x={EVIL}"
+            stored["nodes"][0]["target"] = f"x={CALL}"  # would run at once
         case "kwarg":
-            node["kwargs"] = {f"a={EVIL}, b": 1}
+            node["kwargs"] = {f"a={CALL}, b": 1}
         case "method":
-            node |= {"op": "call_method", "target": EVIL}
+            node |= {"op": "call_method", "target": f"relu(), {CALL}, input_1.relu"}
         case "path":
             stored["modules"][1]["path"] = EVIL
             node["target"] = EVIL
