@@ -239,6 +239,13 @@ def test_a_function_beyond_the_list_is_refused(target: str) -> None:
     assert target not in functions()
 
 
+@pytest.mark.parametrize("method", ["apply_", "__reduce_ex__", "register_hook", "format"])
+def test_a_method_beyond_the_list_is_refused(method: str) -> None:
+    stored = small()
+    stored["nodes"][2] |= {"op": "call_method", "target": method}
+    assert f"call_method of '{method}' is not allowed" in refused(stored)
+
+
 @pytest.mark.parametrize("attribute", ["__class__", "grad_fn", "__dict__", "_backward_hooks"])
 def test_an_attribute_beyond_the_list_is_refused(attribute: str) -> None:
     stored = small()
@@ -247,7 +254,7 @@ def test_an_attribute_beyond_the_list_is_refused(attribute: str) -> None:
     assert "an attribute beyond" in refused(stored)
 
 
-CALL = '__import__("os").mkdir("owned")'
+CALL = 'open("owned", "w")'
 EVIL = f'0"), {CALL}, ("'  # closes the string that an odd path is written into
 
 
