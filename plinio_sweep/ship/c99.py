@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plinio_sweep.ship.arena import Arena, arrange, element_bytes
+from plinio_sweep.ship.c99_access import TYPES
 from plinio_sweep.ship.c99_calls import Call, Name, Place, Table, code_type, write_calls
-from plinio_sweep.ship.c99_kernels import TYPES, write_kernels
+from plinio_sweep.ship.c99_kernels import write_kernels
 from plinio_sweep.ship.program import Program
 
 WIDTH = 96  # columns of a line of numbers
@@ -273,7 +274,7 @@ def _run(program: Program, arena: Arena, calls: Sequence[Call]) -> str:
         if label.startswith("INPUT"):
             lines.append(f"    model_copy({place}, {label.lower()}, {size});")
     lines += [
-        f"    model_{call.kernel}(memory, &model_call_{number});"
+        f"    model_{call.kernel}(memory, &model_call_{number}); /* {_comment(call.output)} */"
         for number, call in enumerate(calls)
     ]
     for label, name in _labelled(program):
@@ -334,7 +335,8 @@ def _array(table: Table) -> str:
             line = "   "
         line += f" {item},"
     body = "\n".join([*lines, line])
-    return f"static const {type} model_{table.name}[] = {{\n{body}\n}};\n"
+    note = f"/* {_comment(table.note)} */\n" if table.note else ""
+    return f"{note}static const {type} model_{table.name}[] = {{\n{body}\n}};\n"
 
 
 def _number(number: int) -> str:
@@ -359,5 +361,5 @@ def _narrow_types(tables: Iterable[Table]) -> dict[str, str]:
 
 
 def _comment(text: str) -> str:
-    """Text that does not end the comment around it."""
-    return text.replace("*/", "* /")
+    """Text that neither begins nor ends a comment within the one around it."""
+    return text.replace("*/", "* /").replace("/*", "/ *")

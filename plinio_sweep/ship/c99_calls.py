@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from plinio_sweep.ship.arena import Arena
-from plinio_sweep.ship.c99_kernels import LOADS, TYPES
+from plinio_sweep.ship.c99_access import TYPES
+from plinio_sweep.ship.c99_layers import LOADS
 from plinio_sweep.ship.packing import MAX_BITS, pack, row_order, stored_bits
 from plinio_sweep.ship.program import (
     INT32_MAX,
@@ -42,12 +43,14 @@ class Table:
         type: Of an element, in C: a type of <stdint.h>, or one of ours without the prefix.
         numbers: The elements; of records, one after the other.
         width: Numbers of one element.
+        note: What they are, for who reads the code.
     """
 
     name: str
     type: str
     numbers: tuple[int, ...]
     width: int = 1
+    note: str = ""
 
     @property
     def element(self) -> str:
@@ -61,6 +64,7 @@ class Call:
 
     Args:
         kernel: As `write_kernels` calls it.
+        output: The value that it makes.
         record: The C type of its constants, without the prefix of the net.
         fields: Values of the record: numbers, sequences, names of tables, or records.
         tables: The arrays that it reads.
@@ -69,6 +73,7 @@ class Call:
     """
 
     kernel: str
+    output: str
     record: str
     fields: Fields
     tables: tuple[Table, ...] = ()
@@ -165,7 +170,10 @@ class _Writer:
         codes = constants[f"{o.layer}.weight"].flatten(1)
         bits = stored_bits(codes, constants[f"{o.layer}.bits"])
         order = row_order(bits).tolist()
-        weights = _table(f"weights_{number}", "uint8_t", pack(codes, bits))
+        weights = replace(
+            _table(f"weights_{number}", "uint8_t", pack(codes, bits)),
+            note=f"{o.layer}: {len(codes)} rows of {codes.shape[1]} weights.",
+        )
         bias = _table(f"bias_{number}", "int32_t", constants[f"{o.layer}.bias"])
         words = self._table("words", "uint32_t", self._words(o))
         tables, channels = [weights, bias, words], "NULL"
@@ -184,6 +192,7 @@ class _Writer:
         variant = source.type.lower() if source.type.lower() in LOADS else "any"
         return Call(
             kernel=f"{kernel}_{variant}",
+            output=o.output,
             record=kernel,
             fields={"layer": layer, **fields, "input": source, "output": result},
             tables=tuple(tables),
@@ -297,6 +306,7 @@ class _Writer:
     ) -> Call:
         return Call(
             kernel=kernel,
+            output=o.output,
             record=record,
             fields=fields,
             tables=tables,

@@ -1,221 +1,17 @@
-"""The C code that does not depend on a net: element access, rescaling, one kernel a kind.
+"""The C kernels that run the operations of any net, one a kind.
 
 All names begin with `model_` or `MODEL_`, for which the name of the net is put in. A kernel reads
 one record of constants, so that a call costs its numbers and no code. Kernels of one family come
 from one text, with the lines in which they differ filled in at `@...@`.
-
-No right shift of a negative number is written, since C leaves to the compiler what it does; the
-form used instead is one arithmetic shift where the machine has one. Codes wider than a byte are
-copied byte by byte, which compilers make one load of, so that no address has to be aligned and no
-type is read as another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-TYPES = {"U8": "uint8_t", "S8": "int8_t", "U16": "uint16_t", "S16": "int16_t", "S32": "int32_t"}
-"""The types of codes, by the name that each has in the C code."""
+from plinio_sweep.ship.c99_access import BYTES, RESCALE, TENSOR, WEIGHT, write_access
+from plinio_sweep.ship.c99_layers import CONV, LAYER, LINEAR, WINDOW, layer_kernel
 
-TENSOR = """\
-/* A tensor in the arena: where it starts [byte], and the type of its codes. */
-typedef struct {
-    uint32_t offset;
-    uint8_t type;
-} model_tensor;
-"""
-
-NEAR = "    case MODEL_@TYPE@:\n        return ((const @C@ *)data)[index];\n"
-FAR = """\
-    case MODEL_@TYPE@: {
-        @C@ code;
-        memcpy(&code, (const uint8_t *)data + sizeof code * index, sizeof code);
-        return code;
-    }
-"""
-GET = """\
-static int32_t model_get(const void *data, uint8_t type, uint32_t index)
-{
-    switch (type) {
-@CASES@    default:
-        return 0;
-    }
-}
-"""
-NARROW = (
-    "    case MODEL_@TYPE@:\n        ((uint8_t *)data)[index] = (uint8_t)code;\n        break;\n"
-)
-WIDE = """\
-    case MODEL_@TYPE@: {
-        const @C@ value = (@C@)code;
-        memcpy((uint8_t *)data + sizeof value * index, &value, sizeof value);
-        break;
-    }
-"""
-PUT = """\
-static void model_put(void *data, uint8_t type, uint32_t index, int32_t code)
-{
-    switch (type) {
-@CASES@    default:
-        break;
-    }
-}
-"""
-RESCALE = """\
-/* floor((product + 2^(shift - 1)) / 2^shift), clamped: rounds to nearest, halves upwards. */
-static int32_t model_rescale(int64_t product, uint32_t shift, int32_t low, int32_t high)
-{
-    const int64_t sum = product + ((int64_t)1 << (shift - 1));
-    const int64_t value = sum >= 0 ? sum >> shift : ~(~sum >> shift);
-    return value < low ? low : value > high ? high : (int32_t)value;
-}
-"""
-WEIGHT = """\
-/* The code of `bits` bits that starts at bit `at`; of one bit, 0 is -1 and 1 is +1. */
-static int32_t model_weight(const uint8_t *weights, uint32_t at, uint32_t bits)
-{
-    const uint32_t first = at & 7u;
-    const uint32_t half = (uint32_t)1 << (bits - 1u);
-    uint32_t code = (uint32_t)weights[at >> 3] >> first;
-    if (first + bits > 8u) {
-        code |= (uint32_t)weights[(at >> 3) + 1u] << (8u - first);
-    }
-    code &= 2u * half - 1u;
-    return bits == 1u ? 2 * (int32_t)code - 1 : (int32_t)(code ^ half) - (int32_t)half;
-}
-"""
-LAYER = """\
-/* Rows of weights are stored by their width, one stream of bits each; `order` holds the output
-   channel of each stored row, or is NULL. A word is a mantissa of 24 bits below a shift of 8. */
-typedef struct {
-    const uint8_t *weights;
-    const model_channel *order;
-    const int32_t *bias;
-    const uint32_t *words;
-    uint32_t rows[8]; /* how many there are of 1, 2, ... 8 bits */
-    int32_t low, high;
-} model_layer;
-
-static int32_t model_scale(const model_layer *layer, uint32_t channel, int32_t sum)
-{
-    const uint32_t word = layer->words[channel];
-    const int64_t product = (int64_t)sum * (int32_t)(word & 0xffffffu);
-    return model_rescale(product, word >> 24, layer->low, layer->high);
-}
-"""
-WINDOW = """\
-/* Windows over three axes, the first of which have size 1 where a tensor has fewer. */
-typedef struct {
-    int32_t size[3], result[3], kernel[3], stride[3], before[3], dilation[3];
-} model_window;
-"""
-CONV = """\
-/* A convolution, `columns` input channels and `group` output channels a group. */
-typedef struct {
-    model_layer layer;
-    model_window window;
-    uint32_t columns, group;
-    model_tensor input, output;
-} model_conv;
-"""
-CONV_KERNEL = """\
-static int32_t model_taps_@TYPE@(
-    const uint8_t *data, const model_conv *call, const int32_t *start, const uint8_t *weights,
-    uint32_t at, uint32_t bits)
-{
-    const int32_t *size = call->window.size;
-    const int32_t *kernel = call->window.kernel;
-    const int32_t *dilation = call->window.dilation;
-    int32_t sum = 0;
-    for (int32_t c = 0; c < (int32_t)call->columns; c++) {
-        for (int32_t i = 0; i < kernel[0]; i++) {
-            const int32_t z = start[0] + i * dilation[0];
-            for (int32_t j = 0; j < kernel[1]; j++) {
-                const int32_t y = start[1] + j * dilation[1];
-                const int32_t line = ((c * size[0] + z) * size[1] + y) * size[2];
-                if (z < 0 || z >= size[0] || y < 0 || y >= size[1]) {
-                    at += bits * (uint32_t)kernel[2];
-                    continue;
-                }
-                for (int32_t k = 0; k < kernel[2]; k++, at += bits) {
-                    const int32_t x = start[2] + k * dilation[2];
-                    if (x >= 0 && x < size[2]) {
-                        const uint32_t index = (uint32_t)(line + x);
-                        sum += @LOAD@ * model_weight(weights, at, bits);
-                    }
-                }
-            }
-        }
-    }
-    return sum;
-}
-
-static void model_conv_@TYPE@(uint8_t *arena, const model_conv *call)
-{
-    const model_window *w = &call->window;
-    const uint32_t plane = (uint32_t)(w->size[0] * w->size[1] * w->size[2]) * call->columns;
-    const uint32_t taps = (uint32_t)(w->kernel[0] * w->kernel[1] * w->kernel[2]) * call->columns;
-    const uint32_t places = (uint32_t)(w->result[0] * w->result[1] * w->result[2]);
-    const uint8_t *weights = call->layer.weights;
-    uint32_t row = 0;
-    for (uint32_t bits = 1; bits <= 8u; bits++) {
-        uint32_t at = 0;
-        for (uint32_t n = 0; n < call->layer.rows[bits - 1u]; n++, row++, at += taps * bits) {
-            const uint32_t channel = call->layer.order ? call->layer.order[row] : row;
-            const uint32_t first = channel / call->group * plane * MODEL_BYTES(call->input.type);
-            const uint8_t *data = arena + call->input.offset + first;
-            for (uint32_t p = 0; p < places; p++) {
-                const int32_t x = (int32_t)p % w->result[2];
-                const int32_t y = (int32_t)p / w->result[2] % w->result[1];
-                const int32_t z = (int32_t)p / w->result[2] / w->result[1];
-                const int32_t start[3] = {
-                    z * w->stride[0] - w->before[0],
-                    y * w->stride[1] - w->before[1],
-                    x * w->stride[2] - w->before[2],
-                };
-                const int32_t sum = call->layer.bias[channel]
-                    + model_taps_@TYPE@(data, call, start, weights, at, bits);
-                model_put(arena + call->output.offset, call->output.type,
-                    channel * places + p, model_scale(&call->layer, channel, sum));
-            }
-        }
-        weights += (at + 7u) / 8u;
-    }
-}
-"""
-LINEAR = """\
-/* A linear layer over the last axis of `places` vectors. */
-typedef struct {
-    model_layer layer;
-    uint32_t columns, channels, places;
-    model_tensor input, output;
-} model_linear;
-"""
-LINEAR_KERNEL = """\
-static void model_linear_@TYPE@(uint8_t *arena, const model_linear *call)
-{
-    const uint8_t *data = arena + call->input.offset;
-    const uint8_t *weights = call->layer.weights;
-    uint32_t row = 0;
-    for (uint32_t bits = 1; bits <= 8u; bits++) {
-        uint32_t at = 0;
-        for (uint32_t n = 0; n < call->layer.rows[bits - 1u]; n++, row++) {
-            const uint32_t channel = call->layer.order ? call->layer.order[row] : row;
-            for (uint32_t p = 0; p < call->places; p++) {
-                int32_t sum = call->layer.bias[channel];
-                for (uint32_t c = 0; c < call->columns; c++) {
-                    const uint32_t index = p * call->columns + c;
-                    sum += @LOAD@ * model_weight(weights, at + c * bits, bits);
-                }
-                model_put(arena + call->output.offset, call->output.type,
-                    p * call->channels + channel, model_scale(&call->layer, channel, sum));
-            }
-            at += call->columns * bits;
-        }
-        weights += (at + 7u) / 8u;
-    }
-}
-"""
 MIX = """\
 /* Operands that broadcast: `strides` has a line of `rank` steps for each, 0 where it repeats. */
 typedef struct {
@@ -359,14 +155,6 @@ static void model_move(uint8_t *arena, const model_move_call *call)
     }
 }
 """
-BYTES = """\
-#define MODEL_BYTES(type) ((type) <= MODEL_S8 ? 1u : (type) <= MODEL_S16 ? 2u : 4u)
-"""
-
-LOADS = {"u8": "(int32_t)data[index]", "s8": "(int32_t)((const int8_t *)data)[index]"}
-"""How the inner loop of a layer reads a code; `any` type the slow way."""
-ANY = "model_get(data, call->input.type, index)"
-
 PARTS = {  # what each kernel is made of, below element access, in the order of the C file
     "conv": (RESCALE, WEIGHT, LAYER, WINDOW, BYTES, CONV),
     "linear": (RESCALE, WEIGHT, LAYER, LINEAR),
@@ -410,35 +198,17 @@ def write_kernels(used: Iterable[str], reads: set[str], writes: set[str]) -> str
         True
     """
     needed = sorted(set(used), key=lambda name: [*PARTS].index(name.partition("_")[0]))
-    parts: dict[str, None] = {TENSOR: None} if needed else {}
     texts = [_kernel(name) for name in needed]
-    body = [part for name in needed for part in PARTS[name.partition("_")[0]]]
-    everything = "".join([*texts, *body])
-    if "model_get(" in everything:
-        parts[_cases(GET, reads, NEAR, FAR)] = None
-    if "model_put(" in everything:
-        parts[_cases(PUT, writes, NARROW, WIDE)] = None
-    parts |= dict.fromkeys(body)
-    parts |= dict.fromkeys(texts)
-    return "\n".join(part for part in parts if part)
+    body = [part for name in needed for part in (TENSOR, *PARTS[name.partition("_")[0]])]
+    access = write_access("".join([*texts, *body]), reads, writes)
+    return "\n".join(part for part in dict.fromkeys([access, *body, *texts]) if part)
 
 
 def _kernel(name: str) -> str:
     family, _, codes = name.partition("_")
     if codes:
-        text = CONV_KERNEL if family == "conv" else LINEAR_KERNEL
-        return text.replace("@TYPE@", codes).replace("@LOAD@", LOADS.get(codes, ANY))
+        return layer_kernel(family, codes)
     text, lines = FILLED.get(family, ("", {}))
     for place, line in {**lines, "KIND": family}.items():
         text = text.replace(f"@{place}@", line)
     return text
-
-
-def _cases(text: str, types: set[str], byte: str, wide: str) -> str:
-    """A switch over the types that a net has."""
-    cases = "".join(
-        (byte if name.endswith("8") else wide).replace("@TYPE@", name).replace("@C@", TYPES[name])
-        for name in TYPES
-        if name in types
-    )
-    return text.replace("@CASES@", cases)
