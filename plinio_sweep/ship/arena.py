@@ -27,7 +27,7 @@ class Arena:
     """The memory of a program.
 
     Args:
-        offsets: Where each value starts, for every value of the program [byte].
+        offsets: Where each value starts that the program makes or reads [byte].
         size: How far the last one reaches [byte].
         peak: Most bytes that are alive at once; no arrangement takes less [byte].
     """
@@ -97,7 +97,7 @@ def arrange(program: Program) -> Arena:
     places = place(lives)
     moments = range(-1, len(program.operations) + 1)
     return Arena(
-        offsets={name: places[roots[name]] for name in program.values},
+        offsets={name: places[roots[name]] for name in program.values if roots[name] in places},
         size=max((places[name] + life.size for name, life in lives.items()), default=0),
         peak=max(
             sum(life.size for life in lives.values() if life.first <= now <= life.last)

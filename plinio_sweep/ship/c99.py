@@ -162,7 +162,9 @@ def object_sizes(
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model.o"
         source = directory / f"{name}.c"
-        _tool(compiler, "-std=c99", "-Os", "-c", str(source), "-o", str(target))
+        # At a fixed address, as on a target: otherwise constants with addresses count as data.
+        options = ("-std=c99", "-Os", "-fno-pic", "-c")
+        _tool(compiler, *options, str(source), "-o", str(target))
         lines = _tool(size, str(target)).splitlines()
     return dict(zip(("text", "data", "bss"), map(int, lines[1].split()), strict=False))
 

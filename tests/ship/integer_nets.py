@@ -68,6 +68,8 @@ class Net:
         """A mantissa and a shift that spread sums of random terms over the output's codes."""
         spread = self.values[x].grid.high * weight * math.sqrt(terms) / 2
         exponent = math.log2(spread / (self.values[output].grid.high / 2))
+        if self.values[output].grid.bits == 32:  # sums as they are, more or less
+            exponent = 0.0
         shift = min(max(round(exponent) + 24, 1), 62)
         return int(self.random.integers(1 << 23, 1 << 24)), shift
 
