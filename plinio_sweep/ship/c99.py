@@ -355,7 +355,7 @@ def _narrow_types(tables: Iterable[Table]) -> dict[str, str]:
         if table.type == "run_of":
             steps.extend(table.numbers)
     most = max(channels)
-    wide = min(steps) < -(2**15) or max(steps) >= 2**15
+    wide = max(steps) >= 2**15  # a step back is no longer than the way from the start
     return {
         "channel": "uint8_t" if most < 2**8 else "uint16_t" if most < 2**16 else "uint32_t",
         "step": "int32_t" if wide else "int16_t",

@@ -48,23 +48,25 @@ static int32_t model_taps_@TYPE@(
     const int32_t *size = call->window.size;
     const int32_t *kernel = call->window.kernel;
     const int32_t *dilation = call->window.dilation;
-    int32_t sum = 0;
+    int32_t from = 0, to = kernel[2], sum = 0;
+    while (from < to && start[2] + from * dilation[2] < 0) {
+        from++;
+    }
+    while (from < to && start[2] + (to - 1) * dilation[2] >= size[2]) {
+        to--;
+    }
     for (int32_t c = 0; c < (int32_t)call->columns; c++) {
         for (int32_t i = 0; i < kernel[0]; i++) {
             const int32_t z = start[0] + i * dilation[0];
-            for (int32_t j = 0; j < kernel[1]; j++) {
+            for (int32_t j = 0; j < kernel[1]; j++, at += bits * (uint32_t)kernel[2]) {
                 const int32_t y = start[1] + j * dilation[1];
-                const int32_t line = ((c * size[0] + z) * size[1] + y) * size[2];
+                const int32_t line = ((c * size[0] + z) * size[1] + y) * size[2] + start[2];
                 if (z < 0 || z >= size[0] || y < 0 || y >= size[1]) {
-                    at += bits * (uint32_t)kernel[2];
                     continue;
                 }
-                for (int32_t k = 0; k < kernel[2]; k++, at += bits) {
-                    const int32_t x = start[2] + k * dilation[2];
-                    if (x >= 0 && x < size[2]) {
-                        const uint32_t index = (uint32_t)(line + x);
-                        sum += @LOAD@ * model_weight(weights, at, bits);
-                    }
+                for (int32_t k = from; k < to; k++) {
+                    const uint32_t index = (uint32_t)(line + k * dilation[2]);
+                    sum += @LOAD@ * model_weight(weights, at + (uint32_t)k * bits, bits);
                 }
             }
         }

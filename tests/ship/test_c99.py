@@ -119,7 +119,7 @@ def far_moves() -> Program:
     """Steps that 16 bits do not hold."""
     net = Net(11)
     x = net.input((2, 17000), bits=3)
-    return net.program(net.move(x, index=np.array([33999, 0, -1, 32800, 3])))
+    return net.program(net.move(x, index=np.array([0, 33999, -1, 32800, 400])))
 
 
 def many_channels() -> Program:
