@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from plinio_sweep.methods.mps import MPS, MPSSettings
     from plinio_sweep.methods.pit import PIT, PITSettings
     from plinio_sweep.methods.supernet import SuperNet, SuperNetModule, SuperNetSettings
+    from plinio_sweep.ship.bundle import load, load_integers
     from plinio_sweep.ship.integer import integerize
     from plinio_sweep.ship.reference import IntegerNet
     from plinio_sweep.sweep.space import LogUniform, Space
@@ -44,6 +45,8 @@ _HOMES = {
     "analyze": "graph.table",
     "cost_of": "graph.count",
     "integerize": "ship.integer",
+    "load": "ship.bundle",
+    "load_integers": "ship.bundle",
 }
 
 __all__ = [
@@ -68,6 +71,8 @@ __all__ = [
     "analyze",
     "cost_of",
     "integerize",
+    "load",
+    "load_integers",
 ]
 
 

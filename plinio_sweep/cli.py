@@ -122,11 +122,19 @@ def show(
 @click.argument("study", type=_FILE)
 @click.argument("trial", type=int)
 @click.argument("directory", type=_FILE)
-def export(study: Path, trial: int, directory: Path) -> None:
-    """Writes the net of TRIAL of STUDY to DIRECTORY: weights, ONNX, architecture, costs."""
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["torch", "onnx", "c", "all"]),
+    default="all",
+    help="Beside the weights; by default all that the net and this machine allow.",
+)
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+def export(study: Path, trial: int, directory: Path, form: str, force: bool) -> None:
+    """Writes the net of TRIAL of STUDY to DIRECTORY: weights, integers, ONNX, C, report."""
     from plinio_sweep.commands.export import export_trial
 
-    export_trial(study, trial, directory)
+    export_trial(study, trial, directory, form=form, force=force)
 
 
 @main.command()

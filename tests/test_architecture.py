@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "graph": {"costs"},
     "methods": {"costs", "graph"},
     "train": {"costs", "graph", "methods"},
-    "sweep": {"costs", "graph", "methods", "train", "settings"},
+    "sweep": {"costs", "graph", "methods", "train", "settings", "ship"},
     "store": {"sweep"},
     "view": {"sweep"},
     "ship": {"graph"},

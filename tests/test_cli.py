@@ -20,7 +20,7 @@ VERBS = {
     "check": ["study"],
     "run": ["study", "--trials", "--workers", "--accept-drift"],
     "show": ["study", "--json", "--plot", "--model", "--bits"],  # fronts under other costs
-    "export": ["study", "trial", "directory"],
+    "export": ["study", "trial", "directory", "--format", "--force"],
     "cost": ["net", "--model", "--bits", "--trial", "--input-shape", "--json"],
     "serve": ["study", "--host", "--port"],
 }

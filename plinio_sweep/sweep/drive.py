@@ -31,6 +31,7 @@ from plinio_sweep.sweep.drift import check_drift
 from plinio_sweep.sweep.failure import hits_all, reason_of
 from plinio_sweep.sweep.reading import excesses_of, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
+from plinio_sweep.sweep.shipped import shipped
 from plinio_sweep.sweep.stage import Ground, Plan, Store
 from plinio_sweep.sweep.storage import exclusive, explained, open_storage
 from plinio_sweep.sweep.study import Sweep
@@ -188,7 +189,7 @@ class Worker:
             for key, artifact in missing.items():
                 folder = self.store.find(artifact)
                 if folder is not None and ground is not None:
-                    net = load_net(ground, folder)
+                    net = shipped(ground, load_net(ground, folder)).net
                     score = evaluate(net, ground.data.part("test"), self.sweep.task)
                     values = {f"test_{name}": value for name, value in score.metrics.items()}
                     self.study.set_user_attr(f"test:{key}", values)

@@ -52,6 +52,7 @@ class TrialResult:
     history: tuple[Epoch, ...]
     artifact: str  # folder of the artefact, relative to the artefact store's root
     seconds: float
+    integers: Mapping[str, Any] = field(default_factory=dict)  # how a quantised net was scored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from plinio_sweep.methods import METHODS
 from plinio_sweep.sweep.definition import describe
 from plinio_sweep.sweep.failure import reason_of
 from plinio_sweep.sweep.result import TrialResult
+from plinio_sweep.sweep.shipped import shipped
 from plinio_sweep.sweep.stage import Ground, Plan, StageOutcome, run_stage
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate, fit
@@ -148,7 +149,8 @@ def _measure(
     key: str,
     seconds: float,
 ) -> TrialResult:
-    score = evaluate(net, ground.data.part("validation"), ground.task)
+    leaves = shipped(ground, net)
+    score = evaluate(leaves.net, ground.data.part("validation"), ground.task)
     example = ground.data.example()
     report = cost_of(net, example, ground.models)
     stages = [
@@ -159,7 +161,8 @@ def _measure(
     return TrialResult(
         metrics={"validation_loss": score.loss}
         | {f"validation_{name}": value for name, value in score.metrics.items()},
-        costs=report.totals,
+        costs={**report.totals, **leaves.costs(ground.models)},
+        integers=leaves.notes,
         estimates=dict(outcomes[-1].estimate) if outcomes else {},
         units=report.units,
         architecture={
@@ -246,6 +249,8 @@ def _save(folder: Path, result: TrialResult, net: nn.Module) -> None:
         "costs": result.costs,
         "units": result.units,
         "estimates": result.estimates,
+        "differences": _differences(result),
+        "integers": result.integers,
         "layers": result.layers,
     }
     files = {
@@ -256,6 +261,12 @@ def _save(folder: Path, result: TrialResult, net: nn.Module) -> None:
     }
     for name, value in files.items():
         (folder / name).write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+
+def _differences(result: TrialResult) -> dict[str, float]:
+    """What each cost came to, less what the search believed at its end."""
+    known = {name: result.costs[name] for name in result.estimates if name in result.costs}
+    return {name: cost - result.estimates[name] for name, cost in known.items()}
 
 
 def _load_json(path: Path) -> Any:

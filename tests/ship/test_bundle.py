@@ -11,11 +11,22 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+import plinio_sweep
+from costs import size_bits
+from plinio_sweep.methods.pit import PIT
+from plinio_sweep.ship.arena import arrange
 from plinio_sweep.ship.bundle import write_bundle
+from plinio_sweep.ship.integer import integerize
 from plinio_sweep.ship.onnx import run_onnx
+from plinio_sweep.ship.reference import IntegerNet
+from tests.nets import NETS
+from tests.ship.compiled import needs_gcc
+from tests.ship.quantized import export
 
 needs_onnx = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")),
@@ -109,7 +120,9 @@ def test_without_onnx_there_is_no_onnx_file_and_no_check_of_one(
     net: nn.Module, tmp_path: Path
 ) -> None:
     target = tmp_path / "bundle"
-    checks = write_bundle(target, net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild, onnx=False)
+    checks = write_bundle(
+        target, net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild, formats=("torch",)
+    )
 
     assert checks == {"safetensors": 0}
     assert not (target / "model.onnx").exists()
@@ -130,11 +143,11 @@ def test_an_empty_folder_may_be_filled_and_a_filled_one_may_not(
 ) -> None:
     target = tmp_path / "bundle"
     target.mkdir()
-    write_bundle(target, net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild, onnx=False)
+    write_bundle(target, net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild, formats=("torch",))
     before = (target / "report.json").read_bytes()
 
     with pytest.raises(ValueError, match="must be new or empty") as refusal:
-        write_bundle(target, net, EXAMPLE, ARCHITECTURE, {}, rebuild=rebuild, onnx=False)
+        write_bundle(target, net, EXAMPLE, ARCHITECTURE, {}, rebuild=rebuild, formats=("torch",))
     assert str(target) in str(refusal.value)
     assert (target / "report.json").read_bytes() == before
     assert [folder.name for folder in tmp_path.iterdir()] == ["bundle"]
@@ -144,7 +157,9 @@ def test_a_file_in_the_place_of_the_folder_is_left_alone(net: nn.Module, tmp_pat
     target = tmp_path / "bundle"
     target.write_text("mine")
     with pytest.raises(ValueError, match="must be new or empty"):
-        write_bundle(target, net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild, onnx=False)
+        write_bundle(
+            target, net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild, formats=("torch",)
+        )
     assert target.read_text() == "mine"
 
 
@@ -152,7 +167,9 @@ def test_a_place_that_cannot_be_written_is_refused(net: nn.Module, tmp_path: Pat
     (tmp_path / "file").write_text("no folder")
     target = tmp_path / "file" / "bundle"
     with pytest.raises(ValueError, match="must lie in a folder you can write"):
-        write_bundle(target, net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild, onnx=False)
+        write_bundle(
+            target, net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild, formats=("torch",)
+        )
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(
@@ -164,7 +181,13 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     monkeypatch.setattr(Path, "write_text", full)  # reached after the weights are written
     with pytest.raises(ValueError, match=r"must have room for the bundle.*No space left"):
         write_bundle(
-            tmp_path / "bundle", net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild, onnx=False
+            tmp_path / "bundle",
+            net,
+            EXAMPLE,
+            ARCHITECTURE,
+            REPORT,
+            rebuild=rebuild,
+            formats=("torch",),
         )
     assert not list(tmp_path.iterdir())
 
@@ -175,7 +198,13 @@ def test_an_error_of_the_rebuilding_is_passed_on(net: nn.Module, tmp_path: Path)
 
     with pytest.raises(PermissionError, match="not your net"):
         write_bundle(
-            tmp_path / "bundle", net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=unreadable, onnx=False
+            tmp_path / "bundle",
+            net,
+            EXAMPLE,
+            ARCHITECTURE,
+            REPORT,
+            rebuild=unreadable,
+            formats=("torch",),
         )
     assert not list(tmp_path.iterdir())
 
@@ -223,3 +252,153 @@ def test_an_onnx_file_that_computes_something_else_is_refused(tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"model\.onnx must equal"):
         write_bundle(tmp_path / "bundle", net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild)
     assert not list(tmp_path.iterdir())
+
+
+# -- integers -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def quantized() -> tuple[fx.GraphModule, tuple[Tensor, ...], IntegerNet]:
+    net, inputs = export(NETS["SqueezeExcite"])
+    return net, inputs, integerize(net, inputs)
+
+
+def no_rebuild(architecture: Mapping[str, Any]) -> nn.Module:
+    raise AssertionError("the folder alone must do")
+
+
+Quantized = tuple[fx.GraphModule, tuple[Tensor, ...], IntegerNet]
+
+
+@needs_onnx
+@needs_gcc
+def test_a_quantised_net_ships_as_integers_in_every_form(
+    quantized: Quantized, tmp_path: Path
+) -> None:
+    net, inputs, integers = quantized
+    target = tmp_path / "bundle"
+    checks = write_bundle(
+        target,
+        net,
+        inputs,
+        {},
+        REPORT,
+        rebuild=no_rebuild,
+        integers=integers,
+        formats=("torch", "onnx", "c"),
+    )
+    assert {path.name for path in target.iterdir()} == {
+        *("architecture.json", "model.safetensors", "report.json", "model.onnx"),
+        *("model.bin", "integers.onnx", "model.c", "model.h"),
+    }
+    assert set(checks) == {"safetensors", "onnx", "integers", "integers_onnx", "c"}
+    assert checks["safetensors"] == checks["integers"] == checks["c"] == 0
+    assert checks["integers_onnx"] <= 1.001
+    report = json.loads((target / "report.json").read_text())
+    assert sum(report["bytes"].values()) == (target / "model.bin").stat().st_size
+    assert report["c"]["arena_bytes"] == arrange(integers.program).size
+    assert report["c"]["object"]["text"] > report["c"]["constant_bytes"]
+
+
+def test_a_bundle_is_loaded_without_its_study(quantized: Quantized, tmp_path: Path) -> None:
+    net, inputs, integers = quantized
+    target = tmp_path / "bundle"
+    write_bundle(
+        *(target, net, inputs, {}, REPORT),
+        rebuild=no_rebuild,
+        integers=integers,
+        formats=("torch",),
+    )
+    with torch.no_grad():
+        assert torch.equal(plinio_sweep.load(target)(*inputs), net(*inputs))
+    again = plinio_sweep.load_integers(target)
+    assert torch.equal(again(*inputs), integers(*inputs))
+    assert again.program.operations == integers.program.operations
+    assert again.state_dict().keys() == integers.state_dict().keys()
+
+
+def test_a_loaded_net_can_be_searched_again(quantized: Quantized, tmp_path: Path) -> None:
+    net, inputs, _ = quantized
+    write_bundle(
+        tmp_path / "bundle", net, inputs, {}, REPORT, rebuild=no_rebuild, formats=("torch",)
+    )
+    search = PIT(plinio_sweep.load(tmp_path / "bundle"), size_bits, input_example=inputs)
+    assert torch.equal(search.export()(*inputs), net(*inputs))
+
+
+def test_what_a_bundle_does_not_hold_is_said(net: nn.Module, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    write_bundle(target, net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild, formats=("torch",))
+    with pytest.raises(ValueError, match="load it with its study"):
+        plinio_sweep.load(target)
+    with pytest.raises(ValueError, match="must be of a quantised net to hold integers"):
+        plinio_sweep.load_integers(target)
+    with pytest.raises(ValueError, match=r"must be whole, but .* No such file"):
+        plinio_sweep.load(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="C code must be of an integer net"):
+        write_bundle(
+            tmp_path / "c", net, EXAMPLE, ARCHITECTURE, REPORT, rebuild=rebuild, formats=("c",)
+        )
+    assert not (tmp_path / "c").exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damaged_bundles_are_refused_in_one_sentence(
+    data: st.DataObject, whole: Mapping[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    name = data.draw(st.sampled_from(sorted(whole)))
+    content = bytearray(whole[name])
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    else:
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] ^= data.draw(st.integers(1, 255))
+    for other, kept in whole.items():
+        (folder / other).write_bytes(bytes(content) if other == name else kept)
+    for read in (plinio_sweep.load, plinio_sweep.load_integers):
+        try:
+            read(folder)
+        except ValueError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def whole(quantized: Quantized, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a bundle that loading reads."""
+    net, inputs, integers = quantized
+    target = tmp_path_factory.mktemp("whole") / "bundle"
+    write_bundle(
+        *(target, net, inputs, {}, REPORT),
+        rebuild=no_rebuild,
+        integers=integers,
+        formats=("torch",),
+    )
+    return {path.name: path.read_bytes() for path in target.iterdir() if path.stem != "report"}
+
+
+def test_force_replaces_a_bundle_and_nothing_else(net: nn.Module, tmp_path: Path) -> None:
+    def write(target: Path, *, force: bool) -> None:
+        write_bundle(
+            *(target, net, EXAMPLE, ARCHITECTURE, REPORT),
+            rebuild=rebuild,
+            formats=("torch",),
+            force=force,
+        )
+
+    target, other = tmp_path / "bundle", tmp_path / "thesis"
+    write(target, force=False)
+    before = (target / "report.json").stat().st_ino
+    with pytest.raises(ValueError, match="must be new or empty"):
+        write(target, force=False)
+    write(target, force=True)
+    assert (target / "report.json").stat().st_ino != before
+    other.mkdir()
+    (other / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"a bundle to be replaced, but .* holds something else"):
+        write(other, force=True)
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds something else"):
+        write(target, force=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"bundle", "thesis"}
