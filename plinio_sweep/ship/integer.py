@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import Tensor, fx, nn
 
 from plinio_sweep.graph.quantized import Quantizer, is_quantized
@@ -12,6 +13,7 @@ from plinio_sweep.ship.agreement import compare
 from plinio_sweep.ship.builder import IntegerError
 from plinio_sweep.ship.lower import lower
 from plinio_sweep.ship.reference import IntegerNet
+from plinio_sweep.ship.reorder import reorder
 
 
 def integerize(net: nn.Module, example: Tensor | Inputs) -> IntegerNet:
@@ -44,8 +46,16 @@ def integerize(net: nn.Module, example: Tensor | Inputs) -> IntegerNet:
         )
     inputs = tuple(value.detach().cpu() for value in as_inputs(example))
     lowered = lower(frozen, inputs)
-    integers = IntegerNet(lowered.program).eval()
-    integers.agreement = compare(integers, lowered.net, lowered.rounded, inputs)
+    first = IntegerNet(lowered.program).eval()
+    agreement = compare(first, lowered.net, lowered.rounded, inputs)
+    integers = IntegerNet(reorder(lowered.program)).eval()
+    integers.agreement = agreement
+    codes = first.quantize(*inputs)
+    if not all(map(torch.equal, first.run(codes), integers.run(codes))):
+        raise IntegerError(
+            "An integer net must not change when its channels are sorted by bit-width, but this "
+            "one does; report the net."
+        )
     return integers
 
 
