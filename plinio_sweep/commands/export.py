@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -61,9 +62,19 @@ def export_trial(path: Path, number: int, directory: Path, *, form: str, force: 
     )
     for name, difference in differences.items():
         click.echo(f"{name}: reloaded, largest difference {difference:.3g}")
+    if "c" in formats:
+        click.echo(_code_of(json.loads((directory / "report.json").read_text(encoding="utf-8"))))
     for name, reason in left_out.items():
         click.echo(f"{name}: {reason}")
     click.echo(f"trial {number} is in {directory}")
+
+
+def _code_of(report: Mapping[str, Any]) -> str:
+    """What the C code takes, in one line."""
+    code = report["c"]
+    size = code.get("object", {}).get("text")
+    takes = code["compiler"] if size is None else f"{size:,} bytes by {code['compiler']}"
+    return f"c: code and constants {takes}, arena {code['arena_bytes']:,} bytes"
 
 
 def _formats(form: str, leaves: Shipped) -> tuple[tuple[Format, ...], Mapping[str, str]]:

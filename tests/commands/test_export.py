@@ -11,11 +11,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+import plinio_sweep
 from plinio_sweep.plugin import load_study
 from plinio_sweep.ship.onnx import run_onnx
 from plinio_sweep.sweep.trial import rebuild
 from tests.conftest import Finished
-from tests.terminal import NAME, invoke, refusal
+from tests.ship.compiled import needs_gcc
+from tests.terminal import NAME, invoke, refusal, run, write_study
 
 pytest.importorskip("onnxscript")
 
@@ -23,9 +25,7 @@ pytest.importorskip("onnxscript")
 @pytest.fixture(scope="module")
 def point(finished: Finished) -> dict[str, Any]:
     """The smallest point of the front."""
-    found: dict[str, Any] = json.loads(invoke("show", finished.folder / NAME, "--json").stdout)
-    smallest: dict[str, Any] = found["front"][0]
-    return smallest
+    return first_point(finished.folder)
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +132,69 @@ def test_a_damaged_artefact_is_refused(finished: Finished, tmp_path: Path) -> No
     text = refusal("export", folder / NAME, 0, tmp_path / "model")
     assert "must be whole" in text
     assert not (tmp_path / "model").exists()
+
+
+# -- quantised ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose trials end in integers."""
+    folder = tmp_path_factory.mktemp("quantised")
+    write_study(folder, {"space=Space(": 'space=Space(orders=("mps",), ', "trials=4": "trials=2"})
+    done = run(folder, "run", NAME)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def first_point(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(invoke("show", folder / NAME, "--json").stdout)
+    point: dict[str, Any] = found["front"][0]
+    return point
+
+
+@needs_gcc
+def test_a_quantised_trial_is_exported_in_every_form(quantised: Path, tmp_path: Path) -> None:
+    target, trial = tmp_path / "model", first_point(quantised)
+    done = invoke("export", quantised / NAME, trial["trial"], target)
+    assert done.exit_code == 0, done.stderr
+    for name in ("safetensors", "onnx", "integers", "integers_onnx", "c"):
+        assert f"{name}: reloaded, largest difference " in done.stdout
+    assert "bytes by " in done.stdout and ", arena " in done.stdout
+    assert (target / "model.bin").stat().st_size == trial["costs"]["size_bytes"]
+
+
+@torch.no_grad()
+def test_the_integers_of_the_folder_score_as_the_trial_did(quantised: Path, tmp_path: Path) -> None:
+    trial, target = first_point(quantised), tmp_path / "model"
+    done = invoke("export", quantised / NAME, trial["trial"], target, "--format", "torch")
+    assert done.exit_code == 0, done.stderr
+    split = load_study(quantised / NAME).task.data().part("validation")
+    right = plinio_sweep.load_integers(target)(*split.inputs).argmax(1) == split.target
+    assert float(right.double().mean()) == trial["metrics"]["validation_accuracy"]
+
+
+def test_a_format_is_all_that_is_written(quantised: Path, tmp_path: Path) -> None:
+    base = {"architecture.json", "model.bin", "model.safetensors", "report.json"}
+    for form, more in (
+        ("torch", set()),
+        ("c", {"model.c", "model.h"}),
+        ("onnx", {"model.onnx", "integers.onnx"}),
+    ):
+        done = invoke("export", quantised / NAME, 0, tmp_path / form, "--format", form)
+        assert done.exit_code == 0, done.stderr
+        assert {path.name for path in (tmp_path / form).iterdir()} == base | more
+
+
+def test_c_code_of_a_float_net_is_refused(finished: Finished, tmp_path: Path) -> None:
+    text = refusal("export", finished.folder / NAME, 0, tmp_path / "model", "--format", "c")
+    assert "was not quantised" in text
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_bundle_is_replaced_by_force_alone(quantised: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    words = ("export", quantised / NAME, 0, target, "--format", "torch")
+    assert invoke(*words).exit_code == 0
+    assert "--force" in refusal(*words)
+    assert invoke(*words, "--force").exit_code == 0
