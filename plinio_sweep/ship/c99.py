@@ -19,6 +19,7 @@ from plinio_sweep.ship.arena import Arena, arrange, element_bytes
 from plinio_sweep.ship.c99_access import TYPES
 from plinio_sweep.ship.c99_calls import Call, Name, Place, Table, code_type, write_calls
 from plinio_sweep.ship.c99_kernels import write_kernels
+from plinio_sweep.ship.packing import MAX_BITS
 from plinio_sweep.ship.program import Program
 
 WIDTH = 96  # columns of a line of numbers
@@ -77,7 +78,8 @@ class CReport:
     """What the C code of a net takes.
 
     Args:
-        arena_bytes: Memory of all tensors; there is no other, but for a small stack [byte].
+        arena_bytes: All memory of a run, but for a small stack [byte].
+        activation_bytes: Its part that holds tensors; the rest is one row of weights [byte].
         peak_bytes: Most bytes of tensors that are alive at once, below which no arrangement of an
             arena gets [byte].
         constant_bytes: Weights, biases, words and tables of other operations; neither code nor the
@@ -85,13 +87,19 @@ class CReport:
     """
 
     arena_bytes: int
+    activation_bytes: int
     peak_bytes: int
     constant_bytes: int
 
-    @property
-    def activation_bytes(self) -> int:
-        """Memory of activations: the whole arena [byte]."""
-        return self.arena_bytes
+
+def arena_bytes(program: Program, arena: Arena) -> int:
+    """The tensors of a program and the room to unpack its longest row of weights [byte]."""
+    rows = [
+        codes[0].numel()
+        for name, codes in program.constants.items()
+        if name.endswith(".weight") and int(program.constants[f"{name[:-6]}bits"].min()) < MAX_BITS
+    ]
+    return arena.size + max(rows, default=0)
 
 
 def write_c(program: Program, directory: Path, name: str = "model") -> CReport:
@@ -118,7 +126,7 @@ def write_c(program: Program, directory: Path, name: str = "model") -> CReport:
         ... )
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_c(net, Path(folder))
-        CReport(arena_bytes=6, peak_bytes=6, constant_bytes=0)
+        CReport(arena_bytes=6, activation_bytes=6, peak_bytes=6, constant_bytes=0)
     """
     if not (name.isascii() and name.isidentifier()):
         raise ValueError(
@@ -133,7 +141,8 @@ def write_c(program: Program, directory: Path, name: str = "model") -> CReport:
     for ending, text in files.items():
         (directory / f"{name}{ending}").write_text(_named(text, name), encoding="utf-8")
     return CReport(
-        arena_bytes=arena.size,
+        arena_bytes=arena_bytes(program, arena),
+        activation_bytes=arena.size,
         peak_bytes=arena.peak,
         constant_bytes=sum(
             len(table.numbers) * SIZES[types.get(table.element, table.element)]
@@ -196,7 +205,7 @@ def _header(program: Program, arena: Arena) -> str:
     elements = [element_bytes(program.values[name].grid) for name in program.values]
     return HEADER.format(
         summary=f"Memory for tensors: {arena.size} bytes.",
-        size=arena.size,
+        size=arena_bytes(program, arena),
         alignment=max(elements, default=1),
         tensors="\n".join(_tensor(program, arena, label, name) for label, name in labelled),
         arguments=_arguments(program),

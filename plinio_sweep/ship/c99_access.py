@@ -77,6 +77,20 @@ static int32_t model_weight(const uint8_t *weights, uint32_t at, uint32_t bits)
     code &= 2u * half - 1u;
     return bits == 1u ? 2 * (int32_t)code - 1 : (int32_t)(code ^ half) - (int32_t)half;
 }
+
+/* A row of `count` codes from bit `at` on, unpacked to `room` unless they are bytes already. */
+static const int8_t *model_row(
+    uint8_t *room, const uint8_t *weights, uint32_t at, uint32_t bits, uint32_t count)
+{
+    int8_t *row = (int8_t *)room;
+    if (bits == 8u) {
+        return (const int8_t *)(weights + (at >> 3));
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        row[i] = (int8_t)model_weight(weights, at + i * bits, bits);
+    }
+    return row;
+}
 """
 BYTES = """\
 #define MODEL_BYTES(type) ((type) <= MODEL_S8 ? 1u : (type) <= MODEL_S16 ? 2u : 4u)

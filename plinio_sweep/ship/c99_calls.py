@@ -186,6 +186,7 @@ class _Writer:
             "bias": Name(bias.name),
             "words": Name(words.name),
             "rows": torch.bincount(bits.long(), minlength=MAX_BITS + 1)[1:].tolist(),
+            "room": self.arena.size,
             **_limits(o),
         }
         source, result = self._place(o.inputs[0]), self._place(o.output)

@@ -1,7 +1,7 @@
 """The C kernels of convolutions and linear layers, whose weights stay packed at their widths.
 
-They unpack a code each time that they multiply by it, so that they need no memory besides the
-arena. See `plinio_sweep.ship.c99_kernels` for the language of these texts.
+A row is unpacked once, behind the tensors in the arena, and then used at every position. See
+`plinio_sweep.ship.c99_kernels` for the language of these texts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ typedef struct {
     const int32_t *bias;
     const uint32_t *words;
     uint32_t rows[8]; /* how many there are of 1, 2, ... 8 bits */
+    uint32_t room; /* where in the arena one of them is unpacked */
     int32_t low, high;
 } model_layer;
 
@@ -42,8 +43,7 @@ typedef struct {
 """
 CONV_KERNEL = """\
 static int32_t model_taps_@TYPE@(
-    const uint8_t *data, const model_conv *call, const int32_t *start, const uint8_t *weights,
-    uint32_t at, uint32_t bits)
+    const uint8_t *data, const model_conv *call, const int32_t *start, const int8_t *weights)
 {
     const int32_t *size = call->window.size;
     const int32_t *kernel = call->window.kernel;
@@ -58,7 +58,7 @@ static int32_t model_taps_@TYPE@(
     for (int32_t c = 0; c < (int32_t)call->columns; c++) {
         for (int32_t i = 0; i < kernel[0]; i++) {
             const int32_t z = start[0] + i * dilation[0];
-            for (int32_t j = 0; j < kernel[1]; j++, at += bits * (uint32_t)kernel[2]) {
+            for (int32_t j = 0; j < kernel[1]; j++, weights += kernel[2]) {
                 const int32_t y = start[1] + j * dilation[1];
                 const int32_t line = ((c * size[0] + z) * size[1] + y) * size[2] + start[2];
                 if (z < 0 || z >= size[0] || y < 0 || y >= size[1]) {
@@ -66,7 +66,7 @@ static int32_t model_taps_@TYPE@(
                 }
                 for (int32_t k = from; k < to; k++) {
                     const uint32_t index = (uint32_t)(line + k * dilation[2]);
-                    sum += @LOAD@ * model_weight(weights, at + (uint32_t)k * bits, bits);
+                    sum += @LOAD@ * weights[k];
                 }
             }
         }
@@ -88,6 +88,7 @@ static void model_conv_@TYPE@(uint8_t *arena, const model_conv *call)
             const uint32_t channel = call->layer.order ? call->layer.order[row] : row;
             const uint32_t first = channel / call->group * plane * MODEL_BYTES(call->input.type);
             const uint8_t *data = arena + call->input.offset + first;
+            const int8_t *codes = model_row(arena + call->layer.room, weights, at, bits, taps);
             for (uint32_t p = 0; p < places; p++) {
                 const int32_t x = (int32_t)p % w->result[2];
                 const int32_t y = (int32_t)p / w->result[2] % w->result[1];
@@ -98,7 +99,7 @@ static void model_conv_@TYPE@(uint8_t *arena, const model_conv *call)
                     x * w->stride[2] - w->before[2],
                 };
                 const int32_t sum = call->layer.bias[channel]
-                    + model_taps_@TYPE@(data, call, start, weights, at, bits);
+                    + model_taps_@TYPE@(data, call, start, codes);
                 model_put(arena + call->output.offset, call->output.type,
                     channel * places + p, model_scale(&call->layer, channel, sum));
             }
@@ -125,11 +126,13 @@ static void model_linear_@TYPE@(uint8_t *arena, const model_linear *call)
         uint32_t at = 0;
         for (uint32_t n = 0; n < call->layer.rows[bits - 1u]; n++, row++) {
             const uint32_t channel = call->layer.order ? call->layer.order[row] : row;
+            const int8_t *codes
+                = model_row(arena + call->layer.room, weights, at, bits, call->columns);
             for (uint32_t p = 0; p < call->places; p++) {
                 int32_t sum = call->layer.bias[channel];
                 for (uint32_t c = 0; c < call->columns; c++) {
                     const uint32_t index = p * call->columns + c;
-                    sum += @LOAD@ * model_weight(weights, at + c * bits, bits);
+                    sum += @LOAD@ * codes[c];
                 }
                 model_put(arena + call->output.offset, call->output.type,
                     p * call->channels + channel, model_scale(&call->layer, channel, sum));

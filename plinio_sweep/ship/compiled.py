@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from plinio_sweep.ship.arena import arrange, element_bytes
+from plinio_sweep.ship.c99 import arena_bytes
 from plinio_sweep.ship.program import Program
 from plinio_sweep.ship.reference import Codes
 
@@ -59,7 +60,7 @@ def run_c(
             )
         function = getattr(ctypes.CDLL(str(library)), f"{name}_run")
         function.restype = None
-        arena = np.zeros(max(arrange(program).size, 1), dtype=np.uint8)
+        arena = np.zeros(max(arena_bytes(program, arrange(program)), 1), dtype=np.uint8)
         found = [_run_item(function, program, codes, item, arena) for item in range(len(codes[0]))]
     return tuple(torch.stack(outputs) for outputs in zip(*found, strict=True))
 

@@ -56,7 +56,7 @@ class Compiled:
 
     def __call__(self, inputs: list[Codes], *, in_place: bool = False) -> list[Codes]:
         """Outputs `(N, ...)`, of which each item finds the arena full of what another one left."""
-        program, size = self.program, self.arena.size
+        program, size = self.program, self.report.arena_bytes
         memory = np.full(size + 2 * GUARD, 0xA5, dtype=np.uint8)
         arena = memory.ctypes.data + GUARD
         found: list[list[Codes]] = [[] for _ in program.outputs]

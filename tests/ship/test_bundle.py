@@ -296,7 +296,7 @@ def test_a_quantised_net_ships_as_integers_in_every_form(
     assert checks["integers_onnx"] <= 1.001
     report = json.loads((target / "report.json").read_text())
     assert sum(report["bytes"].values()) == (target / "model.bin").stat().st_size
-    assert report["c"]["arena_bytes"] == arrange(integers.program).size
+    assert report["c"]["activation_bytes"] == arrange(integers.program).size
     assert report["c"]["object"]["text"] > report["c"]["constant_bytes"]
 
 

@@ -411,8 +411,8 @@ def test_constants_of_the_host_say_what_the_program_says(tmp_path: Path) -> None
     assert float(defined["INPUT0_SCALE"]) == 0.1
     assert defined["INPUT0_SIZE"] == "6"
     assert defined["INPUT0_HIGH"] == "(15)"
-    assert defined["ARENA_BYTES"] == "38" == str(report.arena_bytes)
-    assert report.activation_bytes == report.arena_bytes >= report.peak_bytes
+    assert defined["ARENA_BYTES"] == "41" == str(report.arena_bytes)
+    assert report.arena_bytes - 3 == report.activation_bytes >= report.peak_bytes  # a row of 3
     weights = packed_size(torch.tensor([8, 2, 1, 2]), 3)
     assert report.constant_bytes == weights + 4 * 4 + 4 * 4 + 4  # biases, words, order
     assert "void tiny_run(const uint8_t *input0, int32_t *output0, void *arena);" in header
