@@ -44,7 +44,9 @@ def integerize(net: nn.Module, example: Tensor | Inputs) -> IntegerNet:
             "An integer net must come from a quantised one, but this net has no quantised layer; "
             "search it with MPS and export that."
         )
-    inputs = tuple(value.detach().cpu() for value in as_inputs(example))
+    if next(frozen.parameters()).dtype not in (torch.float32, torch.float64):
+        frozen = frozen.float()  # sums of half precision are too coarse to tell codes apart
+    inputs = _inputs(frozen, as_inputs(example))
     lowered = lower(frozen, inputs)
     first = IntegerNet(lowered.program).eval()
     agreement = compare(first, lowered.net, lowered.rounded, inputs)
@@ -63,3 +65,25 @@ def is_integer_ready(net: nn.Module) -> bool:
     """Whether `net` has layers and activations that were quantised."""
     modules = list(net.modules())
     return any(map(is_quantized, modules)) and any(isinstance(m, Quantizer) for m in modules)
+
+
+@torch.no_grad()
+def _inputs(net: nn.Module, example: Inputs) -> Inputs:
+    """The example on the CPU, in the type of the net, once the net has run on it."""
+    dtype = next(net.parameters()).dtype
+    found = tuple(
+        value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype)
+        for value in example
+    )
+    if not all(bool(value.isfinite().all()) for value in found):
+        raise IntegerError("`example` must be finite, but is not; pass some items of the data.")
+    try:
+        net(*found)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        shapes = [tuple(value.shape) for value in found]
+        reason = str(error).strip().partition("\n")[0]
+        raise IntegerError(
+            f"`example` must be inputs that the net takes, but got {shapes}: {reason}; pass some "
+            f"items of the data."
+        ) from error
+    return found

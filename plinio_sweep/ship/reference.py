@@ -105,7 +105,20 @@ class IntegerNet(nn.Module):
 
     @torch.no_grad()
     def trace(self, codes: Codes) -> dict[str, Tensor]:
-        """The codes of every value of the program, by name."""
+        """The codes of every value of the program, by name.
+
+        Raises:
+            ValueError: When the codes are no whole numbers, or not of the shapes of the inputs.
+        """
+        wanted = [self.program.values[name].shape for name in self.program.inputs]
+        if [code.shape[1:] for code in codes] != wanted or any(
+            c.is_floating_point() for c in codes
+        ):
+            given = [(tuple(code.shape), str(code.dtype)) for code in codes]
+            raise ValueError(
+                f"Codes must be whole numbers in batches of items of shapes {wanted}, but got "
+                f"{given}; `quantize` makes them of floats."
+            )
         known = dict(zip(self.program.inputs, codes, strict=True))
         for operation in self.program.operations:
             known[operation.output] = self.apply_one(operation, known)

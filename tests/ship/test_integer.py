@@ -195,6 +195,37 @@ def test_a_net_that_decides_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch
         integerize(net, inputs)
 
 
+@pytest.mark.parametrize(
+    ("example", "reason"),
+    [
+        (torch.zeros(2, 4, 8, 8), r"inputs that the net takes, but got \[\(2, 4, 8, 8\)\]: "),
+        (torch.full((2, 3, 8, 8), float("nan")), "must be finite"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.long), "x at 'x' is of type torch.int64"),
+    ],
+)
+def test_an_example_that_is_none_is_refused_in_one_sentence(example: Tensor, reason: str) -> None:
+    net, _ = export(NETS["FlattenLiteral"])
+    with pytest.raises(IntegerError, match=reason) as error:
+        integerize(net, example)
+    assert "\n" not in str(error.value)
+
+
+def test_codes_of_another_kind_or_shape_are_refused() -> None:
+    net, inputs = export(NETS["FlattenLiteral"])
+    integers = integerize(net, inputs)
+    for wrong in (inputs[0], inputs[0][:, :, :4].int(), inputs[0].int()[0]):
+        with pytest.raises(ValueError, match="Codes must be whole numbers in batches of items"):
+            integers.run((wrong,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_nets_of_other_precisions_become_integers(dtype: torch.dtype) -> None:
+    net, inputs = export(NETS["Residual"])
+    found = integerize(net.to(dtype), tuple(x.to(dtype) for x in inputs)).agreement
+    assert found is not None
+    assert found.codes <= 1
+
+
 GEOMETRY = st.fixed_dictionaries(
     {
         "kernel_size": st.integers(1, 4),
