@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = ".plinio-sweep"
+SECONDS = ("lock_timeout", "patience")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Settings:
         tracking: URI of MLflow; SQLite in `folder` when empty, "none" for no tracking.
         device: What torch calls it: "cpu", "cuda:0".
         lock_timeout: How long to wait for a busy database [s].
+        patience: How long to wait for a database server that was lost [s].
     """
 
     folder: Path
@@ -35,6 +37,7 @@ class Settings:
     tracking: str = ""
     device: str = "cpu"
     lock_timeout: float = 60.0
+    patience: float = 120.0
 
     @property
     def storage_url(self) -> str:
@@ -108,7 +111,7 @@ def _table(folder: Path) -> Mapping[str, Any] | None:
 def _convert(name: str, value: Any) -> Any:
     if name == "folder" and isinstance(value, str):
         return Path(value).absolute()
-    if name == "lock_timeout":
+    if name in SECONDS:
         try:
             seconds = float(value)
         except (TypeError, ValueError):
@@ -117,7 +120,7 @@ def _convert(name: str, value: Any) -> Any:
             return seconds
     elif isinstance(value, str):
         return value
-    kind = "a number of seconds, 0 or more" if name == "lock_timeout" else "a string"
+    kind = "a number of seconds, 0 or more" if name in SECONDS else "a string"
     raise ValueError(f"Setting `{name}` must be {kind}, but got {value!r}; correct it.")
 
 

@@ -95,7 +95,7 @@ def _work(events: Events, path: Path, trials: int, threads: int, finish: bool) -
     # One thread a worker: K processes on K cores beat one process on all of them.
     torch.set_num_threads(threads)
     sweep, settings = load_study(path), load_settings(path)
-    opened = open_study(sweep, settings, file=path.name)
+    opened = open_study(sweep, settings, file=path.name, known=True)
     # Not before: so far there is nothing to put back, and a signal ends the program at once.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, events.stop)

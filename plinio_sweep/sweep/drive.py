@@ -53,15 +53,27 @@ class StoppedError(Exception):
 
 
 def open_study(
-    sweep: Sweep, settings: Settings, *, file: str = "", accept_drift: bool = False
+    sweep: Sweep,
+    settings: Settings,
+    *,
+    file: str = "",
+    accept_drift: bool = False,
+    known: bool = False,
 ) -> optuna.Study:
     """The study of `sweep`, created or continued.
+
+    Args:
+        sweep: What is searched.
+        settings: Where.
+        file: Name of the study file.
+        accept_drift: Whether a definition that has changed is taken.
+        known: Whether the database was there before, and is waited for if its server is away.
 
     Raises:
         StorageError: When the database can't be used.
         DriftError: When the stored study was defined otherwise, with the fields that differ.
     """
-    storage = open_storage(settings, create=True)
+    storage = open_storage(settings, create=True, known=known)
     with explained(settings), exclusive(settings):
         axes = sweep.axes
         study = optuna.create_study(

@@ -14,6 +14,7 @@ import optuna
 import sqlalchemy
 
 from plinio_sweep.settings import Settings, redacted
+from plinio_sweep.sweep.connect import Connector
 
 
 class StorageError(ValueError):
@@ -76,14 +77,22 @@ def _os_sentence(folder: Path, error: OSError) -> str:
     )
 
 
-def open_storage(settings: Settings, *, create: bool) -> optuna.storages.RDBStorage:
+def open_storage(
+    settings: Settings, *, create: bool, known: bool = False
+) -> optuna.storages.RDBStorage:
     """The database of `settings`, made under a lock when it is new.
+
+    Args:
+        settings: Where it is.
+        create: Whether it is made when it is not there.
+        known: Whether its server was there before, and is waited for if it is away.
 
     Raises:
         StorageError: When it can't be used, or is not there and not to be made.
     """
     with explained(settings):
         path = sqlite_path(settings.storage_url)
+        _check_kind(settings.storage_url)
         if path is not None and not create and not path.is_file():
             raise StorageError(
                 f"The study must have been started, but there is no database {path}; start it with "
@@ -94,22 +103,41 @@ def open_storage(settings: Settings, *, create: bool) -> optuna.storages.RDBStor
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # All under the lock: tables that another process is just making look like no tables of
         # ours, and the journal can't change its mode while somebody else writes.
-        with exclusive(settings):
+        with exclusive(settings, known=known):
             return _connected(settings, path)
 
 
 def _connected(settings: Settings, path: Path | None) -> optuna.storages.RDBStorage:
     url = settings.storage_url
-    options = {"timeout": settings.lock_timeout} if path is not None else {}
+    options: dict[str, Any] = {}
     if path is not None:
-        _check_ours(path, options)
+        options = {"connect_args": {"timeout": settings.lock_timeout}}
+        _check_ours(path, options["connect_args"])
+    else:
+        # The lock that is held here has just been connected to the same server.
+        options = dict(_connector(settings, known=True).options)
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": options})
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
     except ImportError as error:
         raise StorageError(_driver_sentence(url, error)) from error
     if path is not None:
         _harden(storage)
     return storage
+
+
+def _connector(settings: Settings, *, known: bool) -> Connector:
+    url = sqlalchemy.make_url(settings.storage_url)
+    return Connector(url=url, patience=settings.patience, known=known)
+
+
+def _check_kind(url: str) -> None:
+    """Refuses databases in which several workers could not be kept apart."""
+    backend = sqlalchemy.make_url(url).get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise StorageError(
+            f"`storage` must be SQLite (one machine) or PostgreSQL (many), but got {backend!r} in "
+            f"{redacted(url)}; name sqlite:///study.db or postgresql+psycopg://user@host/database."
+        )
 
 
 def _driver_sentence(url: str, error: ImportError) -> str:
@@ -179,15 +207,19 @@ _threads = threading.RLock()
 
 
 @contextmanager
-def exclusive(settings: Settings) -> Iterator[None]:
+def exclusive(settings: Settings, *, known: bool = True) -> Iterator[None]:
     """One process at a time: around what reads the study and then changes it.
 
     A lock file beside an SQLite database; an advisory lock of the server for PostgreSQL, which
     reaches across machines.
+
+    Args:
+        settings: Where the database is.
+        known: Whether its server was there before, and is waited for if it is away.
     """
     url = settings.storage_url
     if sqlalchemy.make_url(url).get_backend_name() == "postgresql":
-        with _threads, _advisory_lock(settings):
+        with _threads, _advisory_lock(settings, known):
             yield
         return
     path = sqlite_path(url) or settings.folder / "study.db"
@@ -198,11 +230,12 @@ def exclusive(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _advisory_lock(settings: Settings) -> Iterator[None]:
+def _advisory_lock(settings: Settings, known: bool) -> Iterator[None]:
     key = int.from_bytes(hashlib.sha256(b"plinio_sweep").digest()[:8], signed=True)
     url = settings.storage_url
     try:
-        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        connector = _connector(settings, known=known)
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, creator=connector)
     except ImportError as error:
         raise StorageError(_driver_sentence(url, error)) from error
     with engine.connect() as connection:

@@ -1,0 +1,64 @@
+"""Connections to a database server, which may be away for a while and come back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy
+import tenacity
+
+from plinio_sweep.settings import redacted
+
+LONGEST_PAUSE = 5.0  # [s] between two attempts
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, kw_only=True)
+class Connector:
+    """Connects, and waits for a server that was there before.
+
+    Args:
+        url: Of the database.
+        patience: How long to wait for a server that is lost [s].
+        known: Whether the server is known to exist: the first connection then waits, too.
+    """
+
+    url: sqlalchemy.URL
+    patience: float
+    known: bool = False
+
+    def __call__(self) -> Any:
+        """A new connection of the driver.
+
+        Raises:
+            Exception: What the driver raises, at the end of the patience.
+        """
+        dialect = self.url.get_dialect()()
+        driver = dialect.import_dbapi()
+        arguments, options = dialect.create_connect_args(self.url)
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(driver.OperationalError),
+            stop=tenacity.stop_after_delay(self.patience if self.known else 0.0),
+            # Workers that lost one server must not all come back at once.
+            wait=tenacity.wait_exponential_jitter(multiplier=0.1, max=LONGEST_PAUSE),
+            before_sleep=self._tell,
+            reraise=True,
+        )
+        connection = attempts(driver.connect, *arguments, **options)
+        self.known = True
+        return connection
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        reason = redacted(" ".join(str(error).split()))
+        url = redacted(self.url.render_as_string(hide_password=True))
+        _log.warning("the database %s is away, attempt %d: %s", url, state.attempt_number, reason)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """How an engine is told to use this connector."""
+        # A connection that was lost is seen before it is used, and made anew.
+        return {"creator": self, "pool_pre_ping": True}
