@@ -13,9 +13,9 @@ from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.sweep.drive import ground_of
+from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.stage import Ground
 from plinio_sweep.sweep.study import Sweep
-from plinio_sweep.sweep.trial import seed_net
 from plinio_sweep.train.loop import fit
 from plinio_sweep.train.pressure import Pressure
 from plinio_sweep.train.recipe import Phase, Split, Splits

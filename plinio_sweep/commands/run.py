@@ -61,6 +61,8 @@ def _run(
     before = record_of(study, settings.folder)
     with _Bars(target, before) as bars:
         errors = _work(path, study, workers, settings, bars)
+    if bars.trained or bars.reused:
+        click.echo(f"epochs: {bars.trained} trained, {bars.reused} taken from the store")
     record = record_of(study, settings.folder)
     if errors is None:
         return _stopped(path, record, trials, workers)
@@ -177,6 +179,7 @@ class _Bars:
         done = sum(record.count(state) for state in ("complete", "pruned", "failed"))
         self._trials = self._progress.add_task("trials", total=target, completed=min(done, target))
         self._workers: dict[int, TaskID] = {}
+        self.trained, self.reused = 0, 0  # epochs
 
     def __enter__(self) -> _Bars:
         self._progress.start()
@@ -192,7 +195,9 @@ class _Bars:
     def hear(self, worker: int, event: Mapping[str, Any]) -> None:
         """Shows one event of one worker."""
         kind = event.get("event")
+        self.reused += event.get("reused_epochs", 0)
         if kind == "epoch":
+            self.trained += 1
             self._epoch(worker, event)
         elif kind in ("complete", "failed") or (kind == "lost" and event.get("given_up")):
             self._progress.advance(self._trials)

@@ -29,6 +29,8 @@ from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.definition import digest
 from plinio_sweep.sweep.drift import check_drift
 from plinio_sweep.sweep.failure import hits_all, reason_of
+from plinio_sweep.sweep.node import seed_net
+from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.reading import excesses_of, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
 from plinio_sweep.sweep.shipped import shipped
@@ -36,7 +38,7 @@ from plinio_sweep.sweep.stage import Ground, Plan, Store
 from plinio_sweep.sweep.storage import exclusive, explained, open_storage
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.tracker import Annotator, Tracker
-from plinio_sweep.sweep.trial import load_net, run_trial, seed_net
+from plinio_sweep.sweep.trial import load_net, run_trial
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate
 from plinio_sweep.train.recipe import Splits
@@ -222,15 +224,17 @@ class Worker:
         return ground
 
     def _ensure_baseline(self, ground: Ground) -> None:
-        plan = Plan(stages=(), seed=self._seed("baseline"))
-        key = ground.plan_key(plan, self.sweep.seed)
-        with self.store.lock(f"baseline-{key}"):
-            if self.attrs.get("baseline", {}).get("artifact") == key:
-                return
-            result = self._train_seed(ground, plan)
-            stored = {"metrics": result.metrics, "costs": result.costs, "artifact": key}
+        plan = Plan(stages=(), seed=self.sweep.seed)
+        key = path_of(ground, plan, self.sweep.seed)[-1].key
+        if self.attrs.get("baseline", {}).get("artifact") == key:
+            return
+        result = self._train_seed(ground, plan)
+        stored = {"metrics": result.metrics, "costs": result.costs, "artifact": key}
+        with exclusive(self.settings):
+            if self.attrs.get("baseline") == stored:
+                return  # another worker was first, and told it
             self.study.set_user_attr("baseline", stored)
-        self.say({"event": "baseline", **stored})
+        self.say({"event": "baseline", **stored, "reused_epochs": result.reused_epochs})
 
     def _train_seed(self, ground: Ground, plan: Plan) -> TrialResult:
         try:
@@ -271,8 +275,8 @@ class Worker:
             return trial, plan
 
     def _plan(self, trial: optuna.Trial) -> Plan:
-        uid = trial.user_attrs["uid"]
-        return self.sweep.space.suggest(trial, self._seed("trial", uid))
+        # One seed for all trials: those that begin alike share what they train.
+        return self.sweep.space.suggest(trial, self.sweep.seed)
 
     def _seed(self, *what: Any) -> int:
         return int(digest([self.sweep.seed, *what])[:7], 16)
@@ -380,13 +384,14 @@ class Worker:
             example = ground.data.example()
             self._tell_tracker(lambda t: t.finish(run, result, net, example, folder))
         self.study.tell(trial, values, skip_if_finished=True)
-        self.say({"event": "complete", "trial": trial.number, "values": values})
+        told = {"values": values, "reused_epochs": result.reused_epochs}
+        self.say({"event": "complete", "trial": trial.number, **told})
         self.number = None
 
     def _record(
         self, trial: optuna.Trial, result: TrialResult, excesses: Mapping[str, float]
     ) -> None:
-        for name in ("metrics", "costs", "estimates", "artifact", "seconds"):
+        for name in ("metrics", "costs", "estimates", "artifact", "seconds", "reused_epochs"):
             trial.set_user_attr(name, getattr(result, name))
         for name, excess in excesses.items():
             trial.set_constraint(name, excess)

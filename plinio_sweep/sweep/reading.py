@@ -111,6 +111,7 @@ def _trial(trial: optuna.trial.FrozenTrial, test: Mapping[str, float]) -> TrialR
         reason=attrs.get("error", ""),
         retry_of=tuple(attrs.get("retry_of", ())),
         seconds=attrs.get("seconds", 0.0),
+        reused_epochs=attrs.get("reused_epochs", 0),
     )
 
 

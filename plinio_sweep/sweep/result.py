@@ -53,6 +53,7 @@ class TrialResult:
     artifact: str  # folder of the artefact, relative to the artefact store's root
     seconds: float
     integers: Mapping[str, Any] = field(default_factory=dict)  # how a quantised net was scored
+    reused_epochs: int = 0  # of the history, taken from the store instead of trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ class TrialRecord:
     reason: str = ""  # why it failed or was given up
     retry_of: tuple[int, ...] = ()
     seconds: float = 0.0
+    reused_epochs: int = 0  # taken from the store instead of trained
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""The unit of work and of reuse: one method, applied and trained.
+"""What a plan is made of, what it stands on, and what training one stage of it means.
 
-A stage has a content key: a hash of all that can change its outcome, its parent's key included.
-What is trained once under a key is not trained again.
+A stage is one method: a search, its export, and fine-tuning. Where each of them is stored and how
+often it is trained is the matter of `path` and `node`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,14 +19,14 @@ from torch import nn
 
 from costs import CostModel
 from plinio_sweep.methods.search import LayerChoice, Method, Search
-from plinio_sweep.sweep.definition import describe, digest
+from plinio_sweep.sweep.definition import describe
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate, fit, restore_norms, shuffled
 from plinio_sweep.train.pressure import Pressure, Source
-from plinio_sweep.train.recipe import Recipe, Splits, Task
+from plinio_sweep.train.recipe import Phase, Recipe, Splits, Task
 
 # Raised when training changes what equal settings lead to: old results are then no longer ours.
-CODE_VERSION = 3
+CODE_VERSION = 4
 # Batches that a search sees before it starts: rare extremes of more would only widen the ranges.
 _LOOKED_AT = 8
 
@@ -46,6 +47,30 @@ class Store(Protocol):
         ...
 
 
+class LeaseLostError(Exception):
+    """What was leased belongs to somebody else by now: the work on it is not to be stored."""
+
+
+class Lease(Protocol):
+    """The right to make one key, for as long as its holder lives."""
+
+    def check(self) -> None:
+        """Raises `LeaseLostError` when the lease is known to be lost; asks nobody."""
+        ...
+
+    def sealed(self) -> AbstractContextManager[None]:
+        """Keeps the lease from changing hands for a moment, or raises `LeaseLostError`."""
+        ...
+
+
+class Leases(Protocol):
+    """Who makes which key, across processes and machines."""
+
+    def hold(self, key: str, wait: Callable[[], None]) -> AbstractContextManager[Lease]:
+        """Holds `key`; while another does, `wait` is called now and then and may raise."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One method with its settings, under a relative strength."""
@@ -62,7 +87,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The stages of one trial, in their order. No stages: the seed net, trained as long."""
+    """The stages of one trial, in their order. No stages: the seed net, trained as long.
+
+    Args:
+        stages: In their order.
+        seed: What the seeds of all stages follow from. Trials of a study have it in common: where
+            the first stages of two plans are the same, so is their training.
+    """
 
     stages: tuple[Stage, ...]
     seed: int
@@ -75,7 +106,18 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """What all stages of a study stand on."""
+    """What all stages of a study stand on.
+
+    Args:
+        task: Net, loss and metrics.
+        data: On `device`.
+        recipe: How stages are trained.
+        pressure: What the gradient feels.
+        models: All costs that are reported.
+        store: Where trained things are kept.
+        device: Of all training.
+        leases: Who trains what; the locks of the store when left out.
+    """
 
     task: Task
     data: Splits
@@ -84,42 +126,42 @@ class Ground:
     models: Mapping[str, CostModel]
     store: Store
     device: torch.device
+    leases: Leases | None = None
 
-    def warmup_key(self, seed: int) -> str:
-        """Key of the seed net after its warm-up."""
-        known = [describe(self.task), describe(self.recipe.warmup), self.recipe.batch_size]
-        return digest(["warmup", CODE_VERSION, seed, *known, str(self.device)])
-
-    def plan_key(self, plan: Plan, warmup_seed: int) -> str:
-        """Key of everything that `plan` leads to."""
-        models = {name: describe(model) for name, model in self.models.items()}
-        stages = [stage.describe() for stage in plan.stages]
-        known = [describe(self.recipe), describe(self.pressure), models, stages, plan.seed]
-        return digest(["plan", CODE_VERSION, self.warmup_key(warmup_seed), *known])
+    @cached_property
+    def data_identity(self) -> list[Any]:
+        """The data that training and scores see, whatever loads them; each byte is read once."""
+        parts = [self.data.part(name) for name in ("train", "validation")]
+        return [[describe(value) for value in (*part.inputs, part.target)] for part in parts]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StageOutcome:
-    """What one stage came to."""
+    """What the search of one stage came to."""
 
-    net: nn.Module
+    search: Search  # at its best epoch
+    net: nn.Module  # exported, before fine-tuning
     decisions: Mapping[str, Any]  # JSON
     layers: Mapping[str, LayerChoice]
-    estimate: Mapping[str, float]  # costs that the search believed at its end
     history: list[Epoch]
 
+    @torch.no_grad()
+    def estimate(self) -> dict[str, float]:
+        """The relaxed costs at the end: what the gradient saw, beside what the export costs."""
+        return {name: float(cost) for name, cost in self.search.get_costs().items()}
 
-def run_stage(
+
+def run_search(
     ground: Ground, net: nn.Module, stage: Stage, *, name: str, seed: int, step: int, watch: Watch
 ) -> StageOutcome:
-    """Searches from `net`, exports the best point, measures its norms anew and fine-tunes it.
+    """Searches from `net`, exports the best point and measures its norms anew.
 
     Args:
         ground: What the study stands on.
         net: Where the stage starts; it is not changed.
         stage: Method, settings and strength.
-        name: Prefix of the phases in curves: "pit".
-        seed: Of data order and dropout.
+        name: Of the phase in curves: "pit.search".
+        seed: Of data order and everything random.
         step: Number of epochs that the trial has seen before.
         watch: Who looks on.
 
@@ -127,6 +169,8 @@ def run_stage(
         DivergedError: When the loss is not finite.
     """
     task, recipe, data = ground.task, ground.recipe, ground.data
+    # A search may draw when it is opened; whether `net` was trained here or read shall not matter.
+    torch.manual_seed(seed)
     search = stage.method.open(net, data.example(), ground.models)
     order = torch.Generator().manual_seed(seed)
     batches = shuffled(data.part("train"), recipe.batch_size, order)
@@ -140,7 +184,7 @@ def run_stage(
         data,
         task,
         recipe.search,
-        name=f"{name}.search",
+        name=name,
         batch_size=recipe.batch_size,
         seed=seed,
         pressure=pressure,
@@ -151,27 +195,47 @@ def run_stage(
     theta = search.theta(hard=True)
     exported: nn.Module = search.export(theta)
     restore_norms(exported, data.part("train"), recipe.batch_size)
-    history += fit(
-        exported,
-        data,
-        task,
-        recipe.finetune,
-        name=f"{name}.finetune",
-        batch_size=recipe.batch_size,
-        seed=seed + 1,
-        first_step=step + len(history),
-        watch=watch,
-    )
     return StageOutcome(
+        search=search,
         net=exported,
         decisions=search.encode(theta),
         layers=search.summary(theta),
-        estimate=_estimate(search),
         history=history,
     )
 
 
-@torch.no_grad()
-def _estimate(search: Search) -> dict[str, float]:
-    """The relaxed costs: what the gradient saw, beside what the export really costs."""
-    return {name: float(cost) for name, cost in search.get_costs().items()}
+def train_net(
+    ground: Ground,
+    net: nn.Module,
+    phase: Phase,
+    *,
+    name: str,
+    seed: int,
+    step: int,
+    watch: Watch,
+) -> list[Epoch]:
+    """Trains a plain `net` in place: warm-up, fine-tuning, the seed net on its own.
+
+    Args:
+        ground: What the study stands on.
+        net: Of the task, or exported.
+        phase: Epochs and rates.
+        name: Of the phase in curves: "warmup", "pit.finetune".
+        seed: Of data order and dropout.
+        step: Number of epochs that the trial has seen before.
+        watch: Who looks on.
+
+    Raises:
+        DivergedError: When the loss is not finite.
+    """
+    return fit(
+        net,
+        ground.data,
+        ground.task,
+        phase,
+        name=name,
+        batch_size=ground.recipe.batch_size,
+        seed=seed,
+        first_step=step,
+        watch=watch,
+    )

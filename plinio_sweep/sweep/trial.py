@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -18,134 +15,70 @@ from plinio_sweep.graph.count import cost_of
 from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.methods import METHODS
 from plinio_sweep.sweep.definition import describe
-from plinio_sweep.sweep.failure import reason_of
+from plinio_sweep.sweep.files import load_json, load_weights, save_json, save_weights
+from plinio_sweep.sweep.node import Outcome, once, outcome_of
+from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.result import TrialResult
 from plinio_sweep.sweep.shipped import shipped
-from plinio_sweep.sweep.stage import Ground, Plan, StageOutcome, run_stage
+from plinio_sweep.sweep.stage import Ground, Plan, StageOutcome
 from plinio_sweep.train.history import Epoch
-from plinio_sweep.train.loop import Watch, evaluate, fit
-from plinio_sweep.train.recipe import Phase
-
-WEIGHTS = "model.safetensors"
-
-
-def seed_net(ground: Ground) -> nn.Module:
-    """A new seed net on the device of the study.
-
-    Raises:
-        ValueError: When it can't run on the data, with what it said.
-        TypeError: When the task gives no module.
-    """
-    try:
-        net = ground.task.net()
-    except Exception as error:
-        raise ValueError(
-            f"`net` must make the seed net, but failed: {reason_of(error)}; correct that function."
-        ) from error
-    if not isinstance(net, nn.Module):
-        raise TypeError(
-            f"`net` must return a torch module, but returned {type(net).__name__}; return the net."
-        )
-    net = net.to(ground.device)
-    example = ground.data.example()
-    try:
-        with torch.no_grad():
-            outputs = copy.deepcopy(net).eval()(*example)
-            ground.task.loss(outputs, ground.data.part("train").target[:2])
-    except Exception as error:
-        shapes = [tuple(value.shape) for value in example]
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"Net and loss must accept the data, but failed on inputs of shape {shapes} and type "
-            f"{example[0].dtype}: {reason}; correct the net, the loss or the loader."
-        ) from error
-    return net
-
-
-def warm_net(ground: Ground, seed: int, watch: Watch) -> tuple[nn.Module, list[Epoch]]:
-    """The seed net after its warm-up: trained once for all trials, then loaded."""
-    key = ground.warmup_key(seed)
-    torch.manual_seed(seed)
-    net = seed_net(ground)
-    with ground.store.lock(key):
-        folder = ground.store.find(key)
-        if folder is not None:
-            load_weights(net, folder)
-            return net, []
-        phase, size = ground.recipe.warmup, ground.recipe.batch_size
-        history = fit(
-            net,
-            ground.data,
-            ground.task,
-            phase,
-            name="warmup",
-            batch_size=size,
-            seed=seed,
-            watch=watch,
-        )
-        ground.store.write(key, lambda folder: save_weights(net, folder))
-    return net, history
+from plinio_sweep.train.loop import Watch, evaluate
 
 
 def run_trial(
     ground: Ground, plan: Plan, *, warmup_seed: int, watch: Watch
 ) -> tuple[TrialResult, nn.Module, Path]:
-    """Trains and stores `plan`, or finds that it was: result, exported net and folder.
+    """Comes to the result of `plan`: what is stored of its path is read, the rest is trained.
+
+    Args:
+        ground: What the study stands on.
+        plan: Stages and seed.
+        warmup_seed: Of the warm-up.
+        watch: Who looks on.
+
+    Returns:
+        The result, the exported net in eval mode, and the folder of both.
 
     Raises:
         DivergedError: When a loss is not finite.
+        ValueError: When a stored file is damaged.
     """
-    key = ground.plan_key(plan, warmup_seed)
-    folder = ground.store.find(key)
+    *path, end = path_of(ground, plan, warmup_seed)
+    folder = ground.store.find(end.key)
     if folder is not None:
-        result = read_result(folder)
-        return result, load_net(ground, folder), folder
+        return _stored(ground, folder)
     begin = time.perf_counter()
-    net, history = warm_net(ground, warmup_seed, watch)
-    outcomes: list[StageOutcome] = []
-    for turn, stage in enumerate(plan.stages):
-        count = sum(s.method.name == stage.method.name for s in plan.stages[:turn]) + 1
-        name = stage.method.name if count == 1 else f"{stage.method.name}#{count}"
-        seed = plan.seed + 2 * turn
-        step = len(history)
-        outcome = run_stage(ground, net, stage, name=name, seed=seed, step=step, watch=watch)
-        net, history = outcome.net, history + outcome.history
-        outcomes.append(outcome)
-    if not plan.stages:
-        history = history + _train_on(ground, net, plan.seed, len(history), watch)
-    result = _measure(ground, plan, net, outcomes, history, key, time.perf_counter() - begin)
-    folder = ground.store.write(key, lambda draft: _save(draft, result, net))
-    return result, net.eval(), folder
+    net: nn.Module | None = None
+    outcomes: list[Outcome] = []
+    for node in path:
+        outcomes.append(outcome_of(ground, node, net, watch))
+        net = outcomes[-1].net
+    assert net is not None
+    trained = net.eval()
+
+    def measure(_: Watch) -> TrialResult:
+        return _measure(ground, plan, trained, outcomes, end.key, time.perf_counter() - begin)
+
+    def save(made: TrialResult, draft: Path) -> None:
+        _save(draft, made, trained)
+
+    found = once(ground, end.key, watch, measure, save)
+    if found[1] is None:  # somebody else came to it while this was on its way
+        return _stored(ground, found[0])
+    return found[1], trained, found[0]
 
 
-def _train_on(ground: Ground, net: nn.Module, seed: int, step: int, watch: Watch) -> list[Epoch]:
-    """The seed net gets as many epochs as a trial of one stage: a fair baseline."""
-    recipe = ground.recipe
-    phase = Phase(
-        epochs=recipe.search.epochs + recipe.finetune.epochs,
-        lr=recipe.search.lr,
-        optimizer=recipe.search.optimizer,
-        schedule=recipe.search.schedule,
-    )
-    return fit(
-        net,
-        ground.data,
-        ground.task,
-        phase,
-        name="seed",
-        batch_size=recipe.batch_size,
-        seed=seed,
-        first_step=step,
-        watch=watch,
-    )
+def _stored(ground: Ground, folder: Path) -> tuple[TrialResult, nn.Module, Path]:
+    result = read_result(folder)
+    reused = replace(result, reused_epochs=len(result.history))
+    return reused, load_net(ground, folder), folder
 
 
 def _measure(
     ground: Ground,
     plan: Plan,
     net: nn.Module,
-    outcomes: list[StageOutcome],
-    history: list[Epoch],
+    outcomes: list[Outcome],
     key: str,
     seconds: float,
 ) -> TrialResult:
@@ -153,17 +86,17 @@ def _measure(
     score = evaluate(leaves.net, ground.data.part("validation"), ground.task)
     example = ground.data.example()
     report = cost_of(net, example, ground.models)
+    searches = [outcome.search for outcome in outcomes if outcome.search is not None]
     stages = [
-        {**stage.describe(), "decisions": outcome.decisions}
-        for stage, outcome in zip(plan.stages, outcomes, strict=True)
+        {**stage.describe(), "decisions": search.decisions}
+        for stage, search in zip(plan.stages, searches, strict=True)
     ]
-    layers = _layers(outcomes)
     return TrialResult(
         metrics={"validation_loss": score.loss}
         | {f"validation_{name}": value for name, value in score.metrics.items()},
         costs={**report.totals, **leaves.costs(ground.models)},
         integers=leaves.notes,
-        estimates=dict(outcomes[-1].estimate) if outcomes else {},
+        estimates=searches[-1].estimate() if searches else {},
         units=report.units,
         architecture={
             "version": 1,
@@ -171,10 +104,11 @@ def _measure(
             "inputs": [list(value.shape[1:]) for value in example],
             "types": [str(value.dtype).removeprefix("torch.") for value in example],
             "stages": stages,
-            "layers": layers,
+            "layers": _layers(searches),
         },
         layers=report.layers,
-        history=tuple(history),
+        history=tuple(epoch for outcome in outcomes for epoch in outcome.history),
+        reused_epochs=sum(len(outcome.history) for outcome in outcomes if outcome.reused),
         artifact=key,
         seconds=seconds,
     )
@@ -214,34 +148,6 @@ def _words(w_bits: Mapping[int, int]) -> dict[str, int]:
 # -- files --------------------------------------------------------------------------------------
 
 
-def save_weights(net: nn.Module, folder: Path) -> None:
-    """Writes the state of `net` as safetensors: data, no code."""
-    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    # Through bytes: a full disk is then an OSError like any other.
-    (folder / WEIGHTS).write_bytes(safetensors.torch.save(state))
-
-
-def load_weights(net: nn.Module, folder: Path) -> None:
-    """Reads the state of `net` back.
-
-    Raises:
-        ValueError: When the file is damaged or belongs to another net.
-    """
-    path = folder / WEIGHTS
-    try:
-        net.load_state_dict(safetensors.torch.load_file(path))
-    except Exception as error:
-        raise ValueError(_damaged(path, error)) from error
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
-    return (
-        f"The stored file {path} must be whole and fit the net, but can't be used: {reason}; "
-        f"remove its folder to have it trained again."
-    )
-
-
 def _save(folder: Path, result: TrialResult, net: nn.Module) -> None:
     save_weights(net, folder)
     report = {
@@ -260,7 +166,7 @@ def _save(folder: Path, result: TrialResult, net: nn.Module) -> None:
         "result.json": asdict(result),
     }
     for name, value in files.items():
-        (folder / name).write_text(json.dumps(value, indent=1), encoding="utf-8")
+        save_json(value, folder / name)
 
 
 def _differences(result: TrialResult) -> dict[str, float]:
@@ -269,20 +175,13 @@ def _differences(result: TrialResult) -> dict[str, float]:
     return {name: cost - result.estimates[name] for name, cost in known.items()}
 
 
-def _load_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(_damaged(path, error)) from error
-
-
 def read_result(folder: Path) -> TrialResult:
     """The result stored in `folder`.
 
     Raises:
         ValueError: When the file is damaged.
     """
-    stored = _load_json(folder / "result.json")
+    stored = load_json(folder / "result.json")
     stored["history"] = tuple(Epoch(**epoch) for epoch in stored["history"])
     return TrialResult(**stored | {"layers": tuple(stored["layers"])})
 
@@ -321,7 +220,7 @@ def load_structure(make: Callable[[], nn.Module], folder: Path) -> tuple[nn.Modu
     Raises:
         ValueError: When the file is damaged.
     """
-    architecture = _load_json(folder / "architecture.json")
+    architecture = load_json(folder / "architecture.json")
     return rebuild(make, architecture).eval(), example_of(architecture)
 
 
@@ -331,7 +230,7 @@ def load_net(ground: Ground, folder: Path) -> nn.Module:
     Raises:
         ValueError: When a file is damaged or belongs to another net.
     """
-    architecture = _load_json(folder / "architecture.json")
+    architecture = load_json(folder / "architecture.json")
     net = rebuild(ground.task.net, architecture).to(ground.device)
     load_weights(net, folder)
     return net.eval()

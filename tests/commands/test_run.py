@@ -48,9 +48,16 @@ def test_run_says_where_things_are_and_what_comes_next(finished: Finished) -> No
 
 def test_the_same_number_again_trains_nothing(finished: Finished) -> None:
     assert finished.again.returncode == 0, finished.again.stderr
+    assert "epochs: " not in finished.again.stdout
     assert completed(finished.again.stdout) == []
     assert "3 of 3 trials complete" in finished.again.stdout
     assert finished.kept[1] == finished.kept[0]
+
+
+def test_run_says_how_much_training_was_reused(finished: Finished) -> None:
+    # The seed net takes 5 epochs with its warm-up, a trial 4 and the warm-up of the store.
+    assert "epochs: 17 trained, 3 taken from the store" in finished.first.stdout.splitlines()
+    assert "epochs: 4 trained, 1 taken from the store" in finished.more.stdout.splitlines()
 
 
 def test_a_larger_number_adds_the_rest(finished: Finished) -> None:
@@ -59,7 +66,7 @@ def test_a_larger_number_adds_the_rest(finished: Finished) -> None:
     assert "4 of 4 trials complete" in finished.more.stdout
     before, after = finished.kept[1:]
     assert {name: after[name] for name in before} == before
-    assert len(after) == len(before) + 1
+    assert len(after) == len(before) + 3  # search, fine-tuning, evaluation
 
 
 def test_no_parameters_are_tried_twice(finished: Finished) -> None:

@@ -6,16 +6,20 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import torch
 import torch._dynamo  # the first optimiser of a process imports it: here once for all processes
+from torch import nn
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.sweep.drive import Worker, open_study
+from plinio_sweep.sweep.stage import Ground, Stage, StageOutcome, run_search, train_net
 from plinio_sweep.sweep.study import Sweep
+from plinio_sweep.train.loop import Watch
 from tests.studies import tiny
 
 # A server that has all modules loaded and forks in a moment.
@@ -35,6 +39,30 @@ def make_worker(
         target=target,
         **changes,
     )
+
+
+def run_stage(
+    ground: Ground,
+    net: nn.Module,
+    stage: Stage,
+    *,
+    name: str,
+    seed: int,
+    step: int,
+    watch: Watch,
+) -> StageOutcome:
+    """Search and fine-tuning of one stage, without a store."""
+    found = run_search(ground, net, stage, name=f"{name}.search", seed=seed, step=step, watch=watch)
+    history = train_net(
+        ground,
+        found.net,
+        ground.recipe.finetune,
+        name=f"{name}.finetune",
+        seed=seed + 1,
+        step=step + len(found.history),
+        watch=watch,
+    )
+    return replace(found, history=found.history + history)
 
 
 # -- in processes of their own --------------------------------------------------------------------

@@ -16,15 +16,16 @@ from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.sweep.drift import DriftError
 from plinio_sweep.sweep.drive import ground_of, open_study
+from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.space import LogUniform, Space
-from plinio_sweep.sweep.stage import Plan, Stage, run_stage
+from plinio_sweep.sweep.stage import Plan, Stage
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.train.loop import Watch
 from plinio_sweep.train.pressure import Budget
 from plinio_sweep.train.recipe import Phase
 from tests.messages import is_sentence
 from tests.studies.tiny import TinyNet, sweep, tiny
-from tests.sweep.bench import make_worker
+from tests.sweep.bench import make_worker, run_stage
 
 BUDGET = Budget(targets={"size_bytes": 900.0, "macs": 9_000.0})  # the seed: 2072 and 17 512
 STRONG = Space(strength=LogUniform(low=10.0, high=30.0))
@@ -90,7 +91,8 @@ def test_a_function_of_several_costs_presses_in_a_study(settings: Settings) -> N
 def test_a_plan_has_another_key_under_another_pressure(other: Sweep, tmp_path: Path) -> None:
     def key(study: Sweep) -> str:
         settings = Settings(folder=tmp_path)
-        return ground_of(study, settings, FolderStore(settings.artifacts)).plan_key(PLAN, 0)
+        ground = ground_of(study, settings, FolderStore(settings.artifacts))
+        return path_of(ground, PLAN, 0)[-1].key
 
     assert key(budgeted()) == key(budgeted(Budget(targets=dict(BUDGET.targets))))
     assert key(budgeted()) != key(other)

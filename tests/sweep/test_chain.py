@@ -21,10 +21,11 @@ from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.sweep.drive import ground_of
 from plinio_sweep.sweep.space import Space
-from plinio_sweep.sweep.stage import Ground, Plan, Stage, run_stage
+from plinio_sweep.sweep.stage import Ground, Plan, Stage
 from plinio_sweep.sweep.trial import load_net, run_trial
 from plinio_sweep.train.loop import Watch
 from tests.studies import tiny
+from tests.sweep.bench import run_stage
 
 
 class Branched(nn.Module):

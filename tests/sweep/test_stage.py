@@ -10,16 +10,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from costs import macs, params
+from costs import LayerSpec, Scalar, cost, macs, params
+from plinio_sweep import Splits
 from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.sweep.drive import ground_of
-from plinio_sweep.sweep.stage import Ground, Plan, Stage, run_stage
+from plinio_sweep.sweep.path import path_of
+from plinio_sweep.sweep.stage import Ground, Plan, Stage
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.train.loop import Watch, evaluate
+from plinio_sweep.train.pressure import Budget
 from plinio_sweep.train.recipe import Phase, cosine
-from tests.studies.tiny import TinyNet, sweep, tiny
+from tests.studies.tiny import TinyNet, bars, sweep, tiny
+from tests.sweep.bench import run_stage
 
 PLAN = Plan(stages=(Stage(method=PITSettings(), strength=2.0),), seed=5)
 
@@ -43,7 +47,23 @@ def recipe(**changes: Any) -> Sweep:
     return tiny(recipe=replace(sweep.recipe, **changes))
 
 
+def data(changed: str = "") -> Splits:
+    """The bars by another function, with one number of one part changed."""
+    found = bars()
+    parts = {name: found.part(name) for name in ("train", "validation", "test")}
+    if changed:
+        parts[changed].inputs[0][3, 0, 2, 2] += 1e-3
+    return found
+
+
+@cost(unit="thing")
+def own_cost(layer: LayerSpec) -> Scalar:
+    return layer.cout
+
+
 FOR_WARMUP = {
+    "training data": tiny(data=lambda: data("train")),
+    "validation data": tiny(data=lambda: data("validation")),
     "net": tiny(net=Wider),
     "loss": tiny(loss=F.multi_margin_loss),
     "metrics": tiny(metrics={"accuracy": lambda outputs, target: 0.5}),
@@ -57,9 +77,17 @@ FOR_PLAN = FOR_WARMUP | {
     "arch_lr": recipe(search=replace(sweep.recipe.search, arch_lr=0.1)),
     "finetune": recipe(finetune=Phase(epochs=2)),
     "ramp": recipe(ramp=0.1),
+    "temperature": recipe(temperature=(2.0, 0.5)),
     "pressure": tiny(pressure=params),
 }
+FOR_EVALUATION = {
+    "reported cost": tiny(objectives=("mpic_cycles",)),
+    "own cost": tiny(costs=(own_cost,)),
+}
 FOR_NOTHING = {
+    "loader": tiny(data=lambda: data()),
+    "test data": tiny(data=lambda: data("test")),
+    "seed of the sampler": tiny(seed=9),
     "name": tiny(name="other"),
     "trials": tiny(trials=99),
     "objectives": tiny(objectives=("macs",)),
@@ -69,11 +97,11 @@ FOR_NOTHING = {
 
 
 def warmup_key(ground: Ground) -> str:
-    return ground.warmup_key(0)
+    return path_of(ground, PLAN, 0)[0].key
 
 
 def plan_key(ground: Ground) -> str:
-    return ground.plan_key(PLAN, 0)
+    return path_of(ground, PLAN, 0)[-1].key
 
 
 @pytest.mark.parametrize(
@@ -102,6 +130,48 @@ def test_a_key_stays_with_what_does_not(
     assert key(ground_for(sweep)) == key(ground_for(other))
 
 
+def search_key(ground: Ground) -> str:
+    return path_of(ground, PLAN, 0)[1].key
+
+
+def finetune_key(ground: Ground) -> str:
+    return path_of(ground, PLAN, 0)[2].key
+
+
+@pytest.mark.parametrize("name", FOR_EVALUATION)
+def test_a_cost_that_is_only_reported_changes_the_evaluation_alone(
+    name: str, ground_for: Callable[[Sweep], Ground]
+) -> None:
+    ours, theirs = ground_for(sweep), ground_for(FOR_EVALUATION[name])
+    assert plan_key(ours) != plan_key(theirs)
+    assert finetune_key(ours) == finetune_key(theirs)
+
+
+def test_a_later_stage_changes_no_key_before_it(ground_for: Callable[[Sweep], Ground]) -> None:
+    ground = ground_for(sweep)
+    assert search_key(ground) == search_key(ground_for(recipe(finetune=Phase(epochs=2))))
+    assert finetune_key(ground) != finetune_key(ground_for(recipe(finetune=Phase(epochs=2))))
+    one, two = (Stage(method=PITSettings(), strength=s) for s in (2.0, 0.3))
+    alone = path_of(ground, Plan(stages=(one,), seed=5), 0)
+    chain = path_of(ground, Plan(stages=(one, two), seed=5), 0)
+    assert alone[:3] == chain[:3]
+    assert alone[-1].key != chain[-1].key
+    # The same stage at another place is another node, with a seed of its own.
+    other = path_of(ground, Plan(stages=(two, one), seed=5), 0)
+    assert not {n.key for n in chain[1:]} & {n.key for n in other[1:]}
+    assert len({n.seed for n in (*chain[1:5], *other[1:5])}) == 8
+
+
+def test_the_pressed_cost_alone_is_in_the_key_of_a_search(
+    ground_for: Callable[[Sweep], Ground],
+) -> None:
+    budget = Budget(targets={"macs": 9e3})
+    pressed, also = tiny(pressure=budget), tiny(pressure=budget, objectives=("mpic_cycles",))
+    assert search_key(ground_for(pressed)) == search_key(ground_for(also))
+    mine = replace(ground_for(pressed), models={**pressed.models, "macs": own_cost})
+    assert search_key(mine) != search_key(ground_for(pressed))
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -116,19 +186,24 @@ def test_a_plan_key_changes_with_the_plan(
     other: Plan, ground_for: Callable[[Sweep], Ground]
 ) -> None:
     ground = ground_for(sweep)
-    assert ground.plan_key(PLAN, 0) == ground.plan_key(replace(PLAN), 0)
-    assert ground.plan_key(PLAN, 0) != ground.plan_key(other, 0)
-    assert ground.plan_key(PLAN, 0) != ground.plan_key(PLAN, 1)
+
+    def key(plan: Plan, warmup_seed: int) -> str:
+        return path_of(ground, plan, warmup_seed)[-1].key
+
+    assert key(PLAN, 0) == key(replace(PLAN), 0)
+    assert key(PLAN, 0) != key(other, 0)
+    assert key(PLAN, 0) != key(PLAN, 1)
 
 
 def test_a_warm_up_may_be_left_out(ground_for: Callable[[Sweep], Ground]) -> None:
     without = ground_for(recipe(warmup=Phase(epochs=0)))
-    assert without.warmup_key(0) != ground_for(sweep).warmup_key(0)
+    assert warmup_key(without) != warmup_key(ground_for(sweep))
 
 
 def test_another_device_gives_other_keys(ground_for: Callable[[Sweep], Ground]) -> None:
     ground = ground_for(sweep)
-    assert warmup_key(ground) != warmup_key(replace(ground, device=torch.device("cuda:0")))
+    first, second = (replace(ground, device=torch.device("cuda", i)) for i in (0, 1))
+    assert warmup_key(ground) != warmup_key(first) == warmup_key(second)
 
 
 # -- one stage ------------------------------------------------------------------------------------
@@ -154,7 +229,7 @@ def test_a_stage_searches_exports_and_fine_tunes(ground_for: Callable[[Sweep], G
     assert outcome.net.get_submodule("first").weight.shape[:2] == (layer.outputs, layer.inputs)
     assert layer.outputs < layer.seed_outputs == 6
     assert sum(map(len, outcome.decisions["channels"].values())) < 6 + 8
-    assert set(outcome.estimate) == set(ground.models)
+    assert set(outcome.estimate()) == set(ground.models)
     score = evaluate(outcome.net, ground.data.part("validation"), ground.task)
     assert score.loss == outcome.history[-1].validation_loss
     # The user's net is not changed.

@@ -18,9 +18,11 @@ from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.sweep.drive import ground_of
+from plinio_sweep.sweep.node import seed_net
+from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.stage import Ground, Plan, Stage
 from plinio_sweep.sweep.study import Sweep
-from plinio_sweep.sweep.trial import load_net, read_result, rebuild, run_trial, seed_net
+from plinio_sweep.sweep.trial import load_net, read_result, rebuild, run_trial
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate
 from plinio_sweep.train.recipe import Phase
@@ -163,7 +165,7 @@ def test_the_warm_up_is_trained_once_for_all_trials(ground_for: GroundFor) -> No
     run(ground, ONE, watch)
     second, _, _ = run(ground, TWO, watch)
     assert phases.count("warmup") == sweep.recipe.warmup.epochs
-    assert "warmup" not in [epoch.phase for epoch in second.history]
+    assert second.reused_epochs == sweep.recipe.warmup.epochs
 
 
 def test_a_finished_trial_is_not_trained_again(ground_for: GroundFor) -> None:
@@ -206,8 +208,13 @@ def test_a_trial_that_is_cut_leaves_no_artefact(ground_for: GroundFor) -> None:
     ground = ground_for(sweep)
     with pytest.raises(EnoughError):
         run(ground, watch=Watch(epoch=stop))
-    assert ground.store.find(ground.plan_key(ONE, 0)) is None
-    assert ground.store.find(ground.warmup_key(0)) is not None
+    kept = {n.name: ground.store.find(n.key) is not None for n in path_of(ground, ONE, 0)}
+    assert kept == {
+        "warmup": True,
+        "pit.search": True,
+        "pit.finetune": False,
+        "evaluation": False,
+    }
 
 
 # -- damage ---------------------------------------------------------------------------------------
