@@ -1,4 +1,4 @@
-"""Handwritten digits: accuracy against bytes of a small net, residual and depthwise.
+"""Handwritten digits: accuracy against bytes of a small net, pruned and quantised.
 
 Data: scikit-learn's digits, 1,797 real images of 8 by 8 (E. Alpaydin and C. Kaynak, "Optical
 Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998).
@@ -74,9 +74,9 @@ sweep = Sweep(
         ramp=0.6,
     ),
     space=Space(
-        orders=("pit",),
+        orders=("pit>mps", "mps"),
         strength=LogUniform(low=0.2, high=20.0),
-        choices={"pit.gate": ("norm", "consumer")},
+        choices={"mps.w_bits": ((2, 4, 8), (0, 2, 4, 8))},
     ),
     pressure=size_bytes,
     objectives=("-accuracy", "size_bytes"),
