@@ -51,6 +51,8 @@ Architecture = Mapping[str, LayerChoice]
 class Search(nn.Module, ABC):
     """A net with open decisions. Final subclasses: one a method.
 
+    What training changes in one is a parameter or a buffer, so that a checkpoint holds it.
+
     Args:
         net: The seed; it is copied, never changed.
         cost: One cost model, or several by name.
@@ -271,6 +273,18 @@ class Search(nn.Module, ABC):
         named = self._group(group)
         for name in self._frozen.pop(group, frozenset()):
             named[name].requires_grad_(True)
+
+    @property
+    def frozen(self) -> Mapping[ParameterGroup, list[str]]:
+        """What `unfreeze` would have learn again, by group: the names that `freeze` took.
+
+        A checkpoint stores it beside `requires_grad`, and sets it.
+        """
+        return {group: sorted(names) for group, names in self._frozen.items()}
+
+    @frozen.setter
+    def frozen(self, frozen: Mapping[ParameterGroup, Iterable[str]]) -> None:
+        self._frozen = {group: frozenset(names) for group, names in frozen.items()}
 
     def _group(self, group: ParameterGroup) -> dict[str, nn.Parameter]:
         if group not in PARAMETER_GROUPS:

@@ -5,16 +5,27 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from plinio_sweep.methods.search import Search
+from plinio_sweep.train.checkpoints import Checkpoints
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.pressure import Pressure
 from plinio_sweep.train.recipe import Phase, Split, Splits, Task
+from plinio_sweep.train.state import (
+    State,
+    load_net_state,
+    load_optimizer_state,
+    load_random_state,
+    net_state,
+    random_state,
+    seed_random,
+)
 
 
 class DivergedError(ArithmeticError):
@@ -55,6 +66,7 @@ def fit(
     temperature: tuple[float, float] = (1.0, 1.0),
     first_step: int = 0,
     watch: Watch | None = None,
+    keeper: Checkpoints | None = None,
 ) -> list[Epoch]:
     """Trains `net` in place and leaves it at its best epoch.
 
@@ -69,88 +81,206 @@ def fit(
         phase: Epochs, rates and optimiser.
         name: Of the phase, for curves and messages.
         batch_size: Items of a step.
-        seed: Of data order and dropout.
+        seed: Of data order and dropout, and of what loss and net draw from numpy and Python.
         pressure: On the decisions of a search.
         temperature: Of the relaxed choices of a search, in its first and in its last epoch; it
             falls when the pressure has risen.
         first_step: Number of epochs that the trial has seen before.
         watch: Who looks on.
+        keeper: Keeps checkpoints, the last of them at the end, so that a phase that is over is not
+            trained again; from one that it has, training goes on bit by bit, in a net that was made
+            as the first one was.
 
     Returns:
-        One record an epoch.
+        One record an epoch, those before a checkpoint included.
 
     Raises:
         DivergedError: When the loss is not finite, with the epoch.
     """
-    torch.manual_seed(seed)
-    watch = watch or Watch()
-    optimizers = _optimizers(net, phase)
-    generator = torch.Generator().manual_seed(seed)
-    history: list[Epoch] = []
-    best, kept = (True, math.inf), None
-    for index in range(phase.epochs):
-        fraction = index / phase.epochs
-        _set_rates(optimizers, phase, fraction)
-        if isinstance(net, Search):
-            ramp = pressure.ramp if pressure else 0.0
-            net.temperature.fill_(annealed(temperature, index, phase.epochs, ramp))
-        batches = shuffled(data.part("train"), batch_size, generator)
-        loss = _epoch(net, batches, task, optimizers, pressure, fraction, watch)
-        score = evaluate(net, data.part("validation"), task)
-        costs = _costs(net)
-        if not math.isfinite(loss) or not math.isfinite(score.loss):
-            raise DivergedError(
-                f"The loss must stay finite, but became "
-                f"{score.loss if math.isfinite(loss) else loss} in epoch {index + 1} of {name}; "
-                f"use a lower learning rate or strength."
-            )
-        history.append(
-            Epoch(
-                phase=name,
-                index=index,
-                step=first_step + index,
-                train_loss=loss,
-                validation_loss=score.loss,
-                metrics=score.metrics,
-                strength=pressure.at(fraction) if pressure else 0.0,
-                costs=costs,
-            )
-        )
-        watch.epoch(history[-1], phase.epochs)
-        rank = pressure.rank(score.loss, costs) if pressure else (False, score.loss)
-        rising = pressure is not None and fraction < pressure.ramp and index + 1 < phase.epochs
-        if not rising and rank < best:
-            best, kept = rank, copy.deepcopy(net.state_dict())
-    if kept is not None:
-        net.load_state_dict(kept)
-    return history
+    seed_random(seed)
+    run = _Run(
+        net=net,
+        data=data,
+        task=task,
+        phase=phase,
+        name=name,
+        batch_size=batch_size,
+        generator=torch.Generator().manual_seed(seed),
+        pressure=pressure,
+        temperature=temperature,
+        first_step=first_step,
+        watch=watch or Watch(),
+        keeper=keeper,
+    )
+    if keeper is not None:
+        keeper.resume(run.restore)
+    return run.to_end()
 
 
-def _epoch(
-    net: nn.Module,
-    batches: Iterator[Split],
-    task: Task,
-    optimizers: list[torch.optim.Optimizer],
-    pressure: Pressure | None,
-    fraction: float,
-    watch: Watch,
-) -> float:
-    """One pass over the training data; the mean task loss."""
-    net.train()
-    total, items = torch.zeros(()), 0
-    for batch in batches:
-        watch.step()
-        loss = task.loss(net(*batch.inputs), batch.target)
-        total, items = total + loss.detach().cpu() * len(batch), items + len(batch)
-        if pressure is not None and isinstance(net, Search):
-            loss = loss + pressure(net, fraction)
-        for optimizer in optimizers:
+@dataclass(eq=False, kw_only=True)
+class _Run:
+    """A phase under way: what `fit` was given, and how far it is."""
+
+    net: nn.Module
+    data: Splits
+    task: Task
+    phase: Phase
+    name: str
+    batch_size: int
+    generator: torch.Generator  # of the data order
+    pressure: Pressure | None
+    temperature: tuple[float, float]
+    first_step: int
+    watch: Watch
+    keeper: Checkpoints | None
+
+    def __post_init__(self) -> None:
+        self.optimizers = _optimizers(self.net, self.phase)
+        self.history: list[Epoch] = []
+        self.best: tuple[bool, float] = (True, math.inf)
+        self.kept: dict[str, Any] | None = None  # the net at its best epoch
+        self.order = self.generator.get_state()  # as this epoch began
+        self.done = 0  # steps of this epoch
+        self.total, self.items = torch.zeros(()), 0  # task loss of this epoch, times items
+
+    @property
+    def index(self) -> int:
+        """Of the epoch, 0-based."""
+        return len(self.history)
+
+    @property
+    def fraction(self) -> float:
+        """How much of the phase was over when the epoch began."""
+        return self.index / self.phase.epochs
+
+    def to_end(self) -> list[Epoch]:
+        """The epochs that are left, then back to the best one."""
+        while self.index < self.phase.epochs:
+            if not self.done:  # else it goes on in the midst of one
+                self._begin_epoch()
+            loss = self._train_epoch()
+            self._end_epoch(loss, evaluate(self.net, self.data.part("validation"), self.task))
+        if self.kept is not None:
+            self.net.load_state_dict(self.kept)
+        return self.history
+
+    # -- an epoch -------------------------------------------------------------------------------
+
+    def _begin_epoch(self) -> None:
+        _set_rates(self.optimizers, self.phase, self.fraction)
+        if isinstance(self.net, Search):
+            ramp = self.pressure.ramp if self.pressure else 0.0
+            now = annealed(self.temperature, self.index, self.phase.epochs, ramp)
+            self.net.temperature.fill_(now)
+        self.net.train()
+
+    def _train_epoch(self) -> float:
+        """What is left of a pass over the training data; the mean task loss of all of it."""
+        self.generator.set_state(self.order)
+        batches = shuffled(self.data.part("train"), self.batch_size, self.generator)
+        for batch in islice(batches, self.done, None):
+            try:
+                self.watch.step()
+            except Exception:
+                self._keep()  # who stops a training wants to go on with it
+                raise
+            self._step(batch)
+            self.done += 1
+            if self.keeper is not None and self.keeper.due(epoch=False):
+                self._keep()
+        return float(self.total) / self.items
+
+    def _step(self, batch: Split) -> None:
+        loss = self.task.loss(self.net(*batch.inputs), batch.target)
+        self.total = self.total + loss.detach().cpu() * len(batch)
+        self.items += len(batch)
+        if self.pressure is not None and isinstance(self.net, Search):
+            loss = loss + self.pressure(self.net, self.fraction)
+        for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # nothing does where all is frozen
             torch.autograd.backward(loss)
-        for optimizer in optimizers:
+        for optimizer in self.optimizers:
             optimizer.step()
-    return float(total) / items
+
+    def _end_epoch(self, loss: float, score: Score) -> None:
+        costs = _costs(self.net)
+        if not math.isfinite(loss) or not math.isfinite(score.loss):
+            raise DivergedError(
+                f"The loss must stay finite, but became "
+                f"{score.loss if math.isfinite(loss) else loss} in epoch {self.index + 1} of "
+                f"{self.name}; use a lower learning rate or strength."
+            )
+        pressure, fraction, last = self.pressure, self.fraction, self.index + 1 == self.phase.epochs
+        epoch = Epoch(
+            phase=self.name,
+            index=self.index,
+            step=self.first_step + self.index,
+            train_loss=loss,
+            validation_loss=score.loss,
+            metrics=score.metrics,
+            strength=pressure.at(fraction) if pressure else 0.0,
+            costs=costs,
+        )
+        self.watch.epoch(epoch, self.phase.epochs)
+        rank = pressure.rank(score.loss, costs) if pressure else (False, score.loss)
+        rising = pressure is not None and fraction < pressure.ramp and not last
+        if not rising and rank < self.best:
+            self.best, self.kept = rank, copy.deepcopy(self.net.state_dict())
+        self.history.append(epoch)
+        self.order = self.generator.get_state()
+        self.done, self.total, self.items = 0, torch.zeros(()), 0
+        if self.keeper is not None and (last or self.keeper.due(epoch=True)):
+            self._keep()
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        if self.keeper is not None:
+            self.keeper.write((self.index, self.done), self.state())
+
+    def state(self) -> dict[str, Any]:
+        """All that decides how this run goes on, and what it has come to."""
+        return {
+            "net": net_state(self.net),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "random": random_state(_device(self.net)),
+            "full": self.pressure.full if self.pressure else None,
+            "history": [epoch.to_dict() for epoch in self.history],
+            "best": self.best,
+            "kept": self.kept,
+            "order": self.order,
+            "done": self.done,
+            "total": self.total,
+            "items": self.items,
+        }
+
+    def restore(self, state: State) -> None:
+        """Goes on from `state`, which a run of the same settings gave.
+
+        Raises:
+            ValueError: When it is that of another net; this run is then as before.
+        """
+        before = copy.deepcopy(self.state())
+        try:
+            self._take(state)
+        except ValueError:
+            self._take(before)
+            raise
+
+    def _take(self, state: State) -> None:
+        load_net_state(self.net, state["net"])
+        # Anew, since what is frozen has no optimiser.
+        self.optimizers = _optimizers(self.net, self.phase)
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            load_optimizer_state(optimizer, values)
+        if self.pressure is not None:
+            # It was measured at the start of the run, on a machine that may round otherwise.
+            self.pressure = replace(self.pressure, full=state["full"])
+        self.history[:] = [Epoch(**epoch) for epoch in state["history"]]
+        self.best, self.kept, self.order = state["best"], state["kept"], state["order"]
+        self.done, self.total, self.items = state["done"], state["total"], state["items"]
+        load_random_state(state["random"], _device(self.net))
 
 
 @torch.no_grad()
@@ -218,6 +348,11 @@ def _optimizers(net: nn.Module, phase: Phase) -> list[torch.optim.Optimizer]:
         # An optimiser of their own: weight decay on them would prune by itself.
         found.append(torch.optim.Adam(decisions, lr=rate))
     return found
+
+
+def _device(net: nn.Module) -> torch.device:
+    first = next(net.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def _trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -90,6 +92,39 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
     torch.rand(3)  # the global generator may stand anywhere
     assert torch.equal(first, weights(1))
     assert not torch.equal(first, weights(2))
+
+
+def test_a_seed_covers_what_a_loss_draws_from_numpy_and_python() -> None:
+    def noisy(outputs: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, target) * (random.random() + float(np.random.rand()))
+
+    def losses(seed: int) -> list[float]:
+        history = train(tiny_net(), Phase(epochs=2), task=task(noisy), seed=seed)
+        return [epoch.train_loss for epoch in history]
+
+    first = losses(1)
+    random.random(), np.random.rand()  # they may stand anywhere
+    assert losses(1) == first != losses(2)
+
+
+def test_the_bits_are_those_of_a_loop_by_hand() -> None:
+    net, hand = tiny_net(), tiny_net()
+    drop = nn.Sequential(net, nn.Dropout(0.5))
+    torch.manual_seed(5)
+    optimizer = torch.optim.Adam(hand.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(3):
+        hand.train()
+        for index in torch.split(torch.randperm(96, generator=generator), 32):
+            outputs = F.dropout(hand(DATA.part("train").inputs[0][index]), 0.5)
+            loss = F.cross_entropy(outputs, DATA.part("train").target[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    falling = task(scripted(3.0, 2.0, 1.0))  # the last epoch is the best
+    train(drop, Phase(epochs=3, lr=1e-2), task=falling, seed=5)
+    for name, value in hand.state_dict().items():
+        assert torch.equal(net.state_dict()[name], value), name
 
 
 def test_no_epochs_leave_the_net_as_it_was() -> None:
