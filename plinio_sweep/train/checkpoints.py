@@ -136,7 +136,8 @@ class Checkpoints:
         found = unseal(path.read_bytes())
         if found["key"] != self.key:
             raise ValueError(
-                f"Its key must be {self.key!r}, but is {found['key']!r}; it is of another run."
+                f"The key of a state must be {self.key!r}, but is {found['key']!r}; leave it to "
+                f"that run."
             )
         state: Mapping[str, Any] = found["state"]
         return state
@@ -167,12 +168,18 @@ def _write(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):
             os.unlink(draft)
-    if os.name == "posix":  # a new name is on the disk when its folder is
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    if os.name == "posix":
+        with suppress(OSError):  # not every file system can: the file itself is there
+            _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Has a new name in `folder` be on the disk, not only what is under it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _reason(error: Exception) -> str:

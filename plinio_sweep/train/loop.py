@@ -259,14 +259,17 @@ class _Run:
         """Goes on from `state`, which a run of the same settings gave.
 
         Raises:
-            ValueError: When it is that of another net; this run is then as before.
+            ValueError: When it does not fit; this run is then as before.
         """
         before = copy.deepcopy(self.state())
         try:
             self._take(state)
-        except ValueError:
+        except Exception as error:
             self._take(before)
-            raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+            raise ValueError(
+                f"A state must fit the run that goes on from it, but raised {reason}; leave it out."
+            ) from error
 
     def _take(self, state: State) -> None:
         load_net_state(self.net, state["net"])

@@ -26,6 +26,8 @@ from plinio_sweep.graph.count import cost_of
 from plinio_sweep.graph.nodes import tensors
 from plinio_sweep.methods import METHODS
 from plinio_sweep.methods.search import PARAMETER_GROUPS, Method, ParameterGroup, Search, Theta
+from plinio_sweep.train.sealed import seal, unseal
+from plinio_sweep.train.state import load_net_state, net_state
 from tests.nets import CASES, NETS, Case
 
 COSTS: dict[str, CostModel] = {"params": params, "macs": macs, "size": size_bits}
@@ -493,6 +495,20 @@ class MethodContract:
         left, right = outputs(trained.eval(), case.inputs()), outputs(twin.eval(), case.inputs())
         assert_close(left, right, 0.0)
         assert twin.get_cost("macs").item() == trained.get_cost("macs").item()
+
+    def test_goes_on_bit_by_bit_where_another_left_off(
+        self, settings: Method, trained: Search, case: Case
+    ) -> None:
+        trained.sample()  # what is drawn belongs to it
+        twin = self.open(settings, case, case.build(seed=5))
+        load_net_state(twin, unseal(seal(net_state(trained))))
+        assert seal(net_state(twin)) == seal(net_state(trained))
+        with torch.no_grad():
+            expected = [cost.item() for cost in trained.get_costs().values()]
+            assert [cost.item() for cost in twin.get_costs().values()] == expected
+        for search in (trained, twin):
+            train(search, case, steps=1)
+        assert_same_bits(trained, twin)
 
     def test_a_pickled_search_goes_on(self, opened: Opened, case: Case) -> None:
         if not case.pickles:

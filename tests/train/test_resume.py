@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from plinio_sweep.train.checkpoints import Checkpoints
 from plinio_sweep.train.loop import Watch
@@ -278,6 +279,39 @@ def test_that_of_another_optimiser_changes_nothing(tmp_path: Path) -> None:
     history = run.train(net, Checkpoints(tmp_path, key="run", warn=said.append))
     assert outcome(net, history) == undisturbed(run)
     assert len(said) == 2
+
+
+def test_a_state_that_fails_in_its_midst_changes_nothing(tmp_path: Path) -> None:
+    cut(SEARCH, tmp_path, after=STEPS + 1)
+    keeper = Checkpoints(tmp_path, key="run")
+    found: list[Mapping[str, Any]] = []
+    keeper.resume(found.append)
+    damaged = {**found[0], "random": {**found[0]["random"], "python": (3, (1, 2), None)}}
+    lacking = {name: value for name, value in found[0].items() if name != "best"}
+    for index, state in enumerate((damaged, lacking)):
+        keeper.write((99, index), state)
+    said: list[str] = []
+    confuse()
+    net = SEARCH.open()
+    history = SEARCH.train(net, Checkpoints(tmp_path, key="run", warn=said.append))
+    assert outcome(net, history) == undisturbed(SEARCH)
+    assert len(said) == 2
+    assert all("must fit the run" in text and is_sentence(text) for text in said)
+
+
+def odd(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam([{"params": list(parameters), "note": object()}], lr=lr)
+
+
+def test_an_optimiser_that_is_no_data_is_trained_without_checkpoints(tmp_path: Path) -> None:
+    said: list[str] = []
+    net = PLAIN.open()
+    keeper = Checkpoints(tmp_path, key="run", warn=said.append)
+    history = replace(PLAIN, optimizer=odd).train(net, keeper)
+    assert outcome(net, history) == undisturbed(PLAIN)
+    assert list(tmp_path.iterdir()) == []
+    assert len(said) == 1
+    assert is_sentence(said[0])
 
 
 def test_what_was_frozen_stays_so_and_can_learn_again(tmp_path: Path) -> None:
