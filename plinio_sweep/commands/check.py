@@ -12,7 +12,7 @@ from plinio_sweep.methods import METHODS
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
 from plinio_sweep.store.artifacts import FolderStore
-from plinio_sweep.sweep.drive import ground_of
+from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.stage import Ground
 from plinio_sweep.sweep.study import Sweep

@@ -22,7 +22,7 @@ from plinio_sweep.graph.trace import Inputs, random_inputs
 from plinio_sweep.plugin import load_study, resolve
 from plinio_sweep.settings import load_settings
 from plinio_sweep.store.artifacts import FolderStore
-from plinio_sweep.sweep.drive import ground_of
+from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.view.report import uncovered_lines

@@ -15,7 +15,7 @@ from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
 from plinio_sweep.ship.bundle import Format, write_bundle
 from plinio_sweep.store.artifacts import FolderStore
-from plinio_sweep.sweep.drive import ground_of
+from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.reading import read_study
 from plinio_sweep.sweep.shipped import Shipped, sample, shipped
 from plinio_sweep.sweep.trial import load_net, rebuild

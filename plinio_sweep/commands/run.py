@@ -205,6 +205,8 @@ class _Bars:
             self.say(f"trial {event['trial']} failed: {event['reason']}")
         elif kind == "lost":
             self.say(f"trial {event['trial']} is taken up again: {event['reason']}")
+        elif kind == "taken":
+            self.say(f"trial {event['trial']} was given to another worker meanwhile")
         elif kind == "warning":
             self.say(str(event["text"]))
         elif kind == "complete" and not self._progress.console.is_terminal:

@@ -66,7 +66,7 @@ def main(study: Path, trials: int, threads: int, finish: bool) -> None:
 
 
 def _guarded(events: Events, action: Callable[[], None]) -> int:
-    from plinio_sweep.sweep.drive import StoppedError
+    from plinio_sweep.sweep.failure import StoppedError
 
     try:
         action()
@@ -90,7 +90,9 @@ def _work(events: Events, path: Path, trials: int, threads: int, finish: bool) -
     from plinio_sweep.plugin import load_study
     from plinio_sweep.settings import load_settings
     from plinio_sweep.store.artifacts import FolderStore
+    from plinio_sweep.store.leases import open_leases
     from plinio_sweep.sweep.drive import Worker, open_study
+    from plinio_sweep.sweep.life import Life
 
     # One thread a worker: K processes on K cores beat one process on all of them.
     torch.set_num_threads(threads)
@@ -99,11 +101,14 @@ def _work(events: Events, path: Path, trials: int, threads: int, finish: bool) -
     # Not before: so far there is nothing to put back, and a signal ends the program at once.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, events.stop)
+    life = Life(settings.folder)
     worker = Worker(
         sweep=sweep,
         settings=settings,
         store=FolderStore(settings.artifacts),
         study=opened,
+        leases=open_leases(settings, life),
+        life=life,
         target=trials,
         tracker=None if finish else _tracker(events, sweep.name, settings),
         annotator=None if finish else _annotator(settings),

@@ -1,57 +1,48 @@
 """Drives Optuna: what one worker does from claiming a trial to telling its values.
 
 Every step that reads the study and then changes it happens under one lock, so that any number of
-workers come to exactly the trials that were asked for. A worker holds a lock file of its own while
-it lives; the system frees it when the process dies, however it dies, and the next worker on this
-machine puts the trial it left back into the queue.
+workers come to exactly the trials that were asked for. A worker holds a lease on its trial. When it
+dies, workers on its machine see that at once, those on others when the lease expires, and whoever
+is first puts the trial back into the queue. A worker that was only frozen finds its trial taken,
+drops it and goes on with another.
 """
 
 from __future__ import annotations
 
-import socket
-import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import filelock
 import optuna
-import torch
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.definition import digest
 from plinio_sweep.sweep.drift import check_drift
-from plinio_sweep.sweep.failure import hits_all, reason_of
+from plinio_sweep.sweep.failure import StoppedError, TakenError, hits_all, reason_of
+from plinio_sweep.sweep.ground import ground_of
+from plinio_sweep.sweep.life import DIED, ENDED, Life
 from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.reading import excesses_of, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
 from plinio_sweep.sweep.shipped import shipped
-from plinio_sweep.sweep.stage import Ground, Plan, Store
-from plinio_sweep.sweep.storage import exclusive, explained, open_storage
+from plinio_sweep.sweep.stage import Ground, HeldLease, LeaseLostError, Leases, Plan, Store
+from plinio_sweep.sweep.storage import DATABASE_ERRORS, exclusive, explained, open_storage
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.tracker import Annotator, Tracker
 from plinio_sweep.sweep.trial import load_net, run_trial
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate
-from plinio_sweep.train.recipe import Splits
 
 MAX_LOSSES = 3  # a trial that took that many workers with it is given up
-DIED, ENDED = "its worker died", "its worker could not go on"
+SILENT = "its worker fell silent"
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 Say = Callable[[Mapping[str, Any]], None]
-
-
-class StoppedError(Exception):
-    """The worker was asked to end; its trial goes back into the queue."""
 
 
 def open_study(
@@ -107,43 +98,6 @@ def open_study(
         return study
 
 
-def ground_of(sweep: Sweep, settings: Settings, store: Store) -> Ground:
-    """What all trials of `sweep` stand on; loads the data.
-
-    Raises:
-        ValueError: When the data can't be loaded or the device does not exist.
-    """
-    try:
-        device = torch.device(settings.device)
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"`device` must be one of this machine, but {settings.device!r} is not: "
-            f'{str(error).splitlines()[0]}; "cpu" always is.'
-        ) from error
-    try:
-        data = sweep.task.data()
-    except Exception as error:
-        raise ValueError(
-            f"`data` must load the data, but failed: {reason_of(error)}; correct that function or "
-            f"bring what it needs."
-        ) from error
-    if not isinstance(data, Splits):
-        raise TypeError(
-            f"`data` must return Splits(train=…, validation=…, test=…), but returned "
-            f"{type(data).__name__}; wrap it."
-        )
-    return Ground(
-        task=sweep.task,
-        data=data.to(device),
-        recipe=sweep.recipe,
-        pressure=sweep.pressure,
-        models=sweep.models,
-        store=store,
-        device=device,
-    )
-
-
 @dataclass(eq=False, kw_only=True)
 class Worker:
     """One process that works on a study.
@@ -154,6 +108,8 @@ class Worker:
         store: Where trained things are kept.
         study: As `open_study` gives it.
         target: Number of trials in all.
+        leases: Who works on what; without them locks of this machine.
+        life: By which others see whether this worker lives; the leases bear its name.
         tracker: Told of every trial, when given.
         annotator: Writes beside every trial, when given.
         say: Hears events: epochs, trials, warnings.
@@ -165,13 +121,17 @@ class Worker:
     store: Store
     study: optuna.Study
     target: int
+    leases: Leases | None = None
+    life: Life | None = None
     tracker: Tracker | None = None
     annotator: Annotator | None = None
     say: Say = lambda event: None
     stopping: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
-        self.name = f"{socket.gethostname()}:{uuid.uuid4().hex[:12]}"
+        self._life = self.life or Life(self.settings.folder)
+        self.name = self._life.name
+        self.lease: HeldLease | None = None  # on the trial in hand
         self.number: int | None = None  # of the trial in hand
         self.watch = Watch(epoch=self._epoch, step=self._step)
 
@@ -185,7 +145,7 @@ class Worker:
             StorageError: When the database can't be used.
             ValueError: When net and data don't fit each other.
         """
-        with explained(self.settings), self._alive():
+        with explained(self.settings), self._life.lived():
             ground = self._ground()
             self._ensure_baseline(ground)
             while (claimed := self._claim()) is not None:
@@ -197,7 +157,7 @@ class Worker:
         Args:
             artifacts: By what the results are filed under: a trial's number, or "seed".
         """
-        with explained(self.settings), self._alive():
+        with explained(self.settings), self._life.lived():
             missing = {k: v for k, v in artifacts.items() if f"test:{k}" not in self.attrs}
             ground = self._ground() if missing else None
             for key, artifact in missing.items():
@@ -218,7 +178,7 @@ class Worker:
         return record_of(self.study, self.settings.folder)
 
     def _ground(self) -> Ground:
-        ground = ground_of(self.sweep, self.settings, self.store)
+        ground = ground_of(self.sweep, self.settings, self.store, self.leases)
         # Now, not after minutes of training: does the net run on the data, can it be traced?
         cost_of(seed_net(ground), ground.data.example(), ground.models)
         return ground
@@ -240,7 +200,7 @@ class Worker:
         try:
             found = run_trial(ground, plan, warmup_seed=self.sweep.seed, watch=self.watch)
             values_of(self.sweep.axes, found[0].metrics, found[0].costs)
-        except StoppedError:
+        except (StoppedError, *DATABASE_ERRORS):
             raise
         except Exception as error:
             if hits_all(error):
@@ -265,6 +225,9 @@ class Worker:
             turn = _turn(trials)
             self.study.sampler = self.sweep.sampler(self._seed("sampler", turn))
             trial = self.study.ask()
+            if self.leases is not None:
+                # Before the trial bears a name: one with a name and no lease was given back.
+                self.lease = self.leases.take(_lease_key(trial._trial_id))
             attrs = self.study.get_trials(deepcopy=False)[trial.number].user_attrs
             if "uid" not in attrs:
                 trial.set_user_attr("uid", turn)
@@ -282,22 +245,37 @@ class Worker:
         return int(digest([self.sweep.seed, *what])[:7], 16)
 
     def _reap(self) -> None:
-        """Puts trials of dead workers of this machine back into the queue.
+        """Puts trials of dead workers back into the queue.
 
         A trial is claimed and named under the lock that is held here: one without a worker was
         left in the middle of it. One of our own is left from work that an error ended.
         """
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = trial.user_attrs.get("worker")
-            why = ENDED if worker in (None, self.name) else self._end_of(worker)
+            why = ENDED if worker in (None, self.name) else self._end_of(trial, worker)
             if why is not None:
                 self._requeue(trial, why)
+
+    def _end_of(self, trial: optuna.trial.FrozenTrial, worker: str) -> str | None:
+        """How the worker of a trial ended; nothing while it lives."""
+        seen, key = self._life.end_of(worker), _lease_key(trial._trial_id)
+        if self.leases is None:
+            return seen
+        if seen is not None:
+            self.leases.drop(key)
+            return seen
+        left = self.leases.remaining(key)
+        if left is None or left >= 0 or (taken := self.leases.take(key)) is None:
+            return None
+        taken.release()  # whoever had it finds that out when it wakes up
+        return SILENT
 
     def _requeue(self, trial: optuna.trial.FrozenTrial, why: str) -> None:
         storage, identity = self.study._storage, trial._trial_id
         attrs = trial.user_attrs
         losses = [*attrs.get("retry_of", []), trial.number]
-        given_up = why == DIED and attrs.get("deaths", 0) + 1 >= MAX_LOSSES
+        died = why in (DIED, SILENT)
+        given_up = died and attrs.get("deaths", 0) + 1 >= MAX_LOSSES
         if given_up:
             reason = f"given up: {MAX_LOSSES} workers died of it (trials {losses})"
             storage.set_trial_user_attr(identity, "error", reason)
@@ -310,7 +288,7 @@ class Worker:
         if given_up:
             return
         kept = {k: v for k, v in attrs.items() if k in ("uid", "run")}
-        deaths = attrs.get("deaths", 0) + (why == DIED)
+        deaths = attrs.get("deaths", 0) + died
         self.study.add_trial(
             create_trial(
                 state=TrialState.WAITING,
@@ -320,45 +298,20 @@ class Worker:
             )
         )
 
-    # -- life and death -------------------------------------------------------------------------
-
-    def _lock(self, name: str) -> filelock.FileLock:
-        folder = self.settings.folder / "workers"
-        folder.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(folder / f"{name.rpartition(':')[2]}.lock", timeout=0)
-
-    @contextmanager
-    def _alive(self) -> Iterator[None]:
-        """Holds the lock of this worker, whose file stays behind when the worker dies of a trial.
-
-        A full disk or a lost database is no fault of the trial in hand. The worker can't write that
-        down any more, but it can remove a file.
-        """
-        with self._lock(self.name) as lock:
-            try:
-                yield
-            except (StoppedError, OSError, SQLAlchemyError, StorageInternalError):
-                Path(lock.lock_file).unlink(missing_ok=True)
-                raise
-            Path(lock.lock_file).unlink(missing_ok=True)
-
-    def _end_of(self, worker: str) -> str | None:
-        """How a worker ended; nothing while it lives or can't be seen from this machine."""
-        if worker.rpartition(":")[0] != socket.gethostname():
-            return None
-        lock = self._lock(worker)
-        if not Path(lock.lock_file).exists():
-            return ENDED
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            return None
-        lock.release()
-        return DIED
-
     # -- one trial ------------------------------------------------------------------------------
 
     def _run(self, ground: Ground, trial: optuna.Trial, plan: Plan) -> None:
+        try:
+            self._attempt_trial(ground, trial, plan)
+        except (TakenError, UpdateFinishedTrialError):
+            self.say({"event": "taken", "trial": trial.number})
+        finally:
+            if self.lease is not None:
+                self.lease.release()
+                self.lease = None
+        self.number = None
+
+    def _attempt_trial(self, ground: Ground, trial: optuna.Trial, plan: Plan) -> None:
         self.say({"event": "start", "trial": trial.number, "params": trial.params})
         run = self._start_run(trial)
         try:
@@ -370,13 +323,17 @@ class Worker:
         except StoppedError:
             with exclusive(self.settings):
                 frozen = self.study.get_trials(deepcopy=False)[trial.number]
-                self._requeue(frozen, "it was interrupted")
+                if frozen.state == TrialState.RUNNING:
+                    self._requeue(frozen, "it was interrupted")
+            raise
+        except (TakenError, *DATABASE_ERRORS):
             raise
         except Exception as error:
             if hits_all(error):
                 raise  # this trial waits for the next run
             self._fail(trial, run, error)
             return
+        self._confirm()
         self._record(trial, result, excesses)
         if self.annotator is not None:
             self._attempt("annotate", lambda: self._annotator().annotate(trial, result, folder))
@@ -386,7 +343,16 @@ class Worker:
         self.study.tell(trial, values, skip_if_finished=True)
         told = {"values": values, "reused_epochs": result.reused_epochs}
         self.say({"event": "complete", "trial": trial.number, **told})
-        self.number = None
+
+    def _confirm(self) -> None:
+        """Makes sure that the trial is still ours, and for a while will be."""
+        if self.lease is None:
+            return
+        try:
+            with self.lease.sealed():
+                pass
+        except LeaseLostError as error:
+            raise TakenError from error
 
     def _record(
         self, trial: optuna.Trial, result: TrialResult, excesses: Mapping[str, float]
@@ -397,6 +363,7 @@ class Worker:
             trial.set_constraint(name, excess)
 
     def _fail(self, trial: optuna.Trial, run: str | None, error: Exception) -> None:
+        self._confirm()
         reason = reason_of(error)
         trial.set_user_attr("error", reason[:1000])
         trial.set_user_attr("error_kind", type(error).__name__)
@@ -404,7 +371,6 @@ class Worker:
             self._tell_tracker(lambda t: t.fail(run, reason))
         self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         self.say({"event": "failed", "trial": trial.number, "reason": reason})
-        self.number = None
 
     # -- what a trial never depends on ------------------------------------------------------------
 
@@ -440,6 +406,16 @@ class Worker:
     def _step(self) -> None:
         if self.stopping():
             raise StoppedError
+        if self.lease is not None:
+            try:
+                self.lease.check()
+            except LeaseLostError as error:
+                raise TakenError from error
+
+
+def _lease_key(identity: int) -> str:
+    """Of a trial by its number in the database, which no other study's trial has."""
+    return f"trial {identity}"
 
 
 def _failed(trial: optuna.trial.FrozenTrial) -> bool:

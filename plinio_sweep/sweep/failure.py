@@ -12,6 +12,14 @@ _MACHINE = frozenset(
 )
 
 
+class StoppedError(Exception):
+    """The worker was asked to end; its trial goes back into the queue."""
+
+
+class TakenError(Exception):
+    """The trial in hand belongs to another worker by now: this one was silent for too long."""
+
+
 def hits_all(error: Exception) -> bool:
     """Whether every trial would meet `error`: a full disk or lost rights, not a missing file."""
     return isinstance(error, OSError) and error.errno in _MACHINE

@@ -52,7 +52,7 @@ class LeaseLostError(Exception):
 
 
 class Lease(Protocol):
-    """The right to make one key, for as long as its holder lives."""
+    """The right to work on one key, for as long as its holder lives."""
 
     def check(self) -> None:
         """Raises `LeaseLostError` when the lease is known to be lost; asks nobody."""
@@ -63,11 +63,31 @@ class Lease(Protocol):
         ...
 
 
+class HeldLease(Lease, Protocol):
+    """A lease that whoever took it gives back."""
+
+    def release(self) -> None:
+        """Lets others have it."""
+        ...
+
+
 class Leases(Protocol):
-    """Who makes which key, across processes and machines."""
+    """Who works on which key, across processes and machines."""
 
     def hold(self, key: str, wait: Callable[[], None]) -> AbstractContextManager[Lease]:
         """Holds `key`; while another does, `wait` is called now and then and may raise."""
+        ...
+
+    def take(self, key: str) -> HeldLease | None:
+        """The lease of `key`; nothing while somebody else holds it."""
+        ...
+
+    def remaining(self, key: str) -> float | None:
+        """How long the lease of `key` lasts [s]: below 0 once expired, nothing without one."""
+        ...
+
+    def drop(self, key: str) -> None:
+        """Ends the lease of `key`, whoever holds it."""
         ...
 
 

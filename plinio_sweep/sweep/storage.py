@@ -16,6 +16,9 @@ import sqlalchemy
 from plinio_sweep.settings import Settings, redacted
 from plinio_sweep.sweep.connect import Connector
 
+# What is raised where the database can't be reached or written.
+DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
+
 
 class StorageError(ValueError):
     """The database can't be used; nothing in it was changed."""
@@ -32,7 +35,7 @@ def explained(settings: Settings) -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise  # of our own output: `head` has seen enough
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    except DATABASE_ERRORS as error:
         raise StorageError(_sentence(settings, error)) from error
     except filelock.Timeout as error:
         raise StorageError(
@@ -121,7 +124,7 @@ def _connected(settings: Settings, path: Path | None) -> optuna.storages.RDBStor
     except ImportError as error:
         raise StorageError(_driver_sentence(url, error)) from error
     if path is not None:
-        _harden(storage)
+        _harden(storage.engine)
     return storage
 
 
@@ -138,6 +141,21 @@ def _check_kind(url: str) -> None:
             f"`storage` must be SQLite (one machine) or PostgreSQL (many), but got {backend!r} in "
             f"{redacted(url)}; name sqlite:///study.db or postgresql+psycopg://user@host/database."
         )
+
+
+def open_engine(settings: Settings) -> sqlalchemy.Engine:
+    """Connections to the study's database for tables of our own, as exact as those of Optuna.
+
+    A connection that broke is noticed and replaced when it is next asked for.
+    """
+    if sqlite_path(settings.storage_url) is None:
+        options = _connector(settings, known=True).options
+        return sqlalchemy.create_engine(settings.storage_url, **options)
+    engine = sqlalchemy.create_engine(
+        settings.storage_url, connect_args={"timeout": settings.lock_timeout}
+    )
+    _harden(engine)
+    return engine
 
 
 def _driver_sentence(url: str, error: ImportError) -> str:
@@ -181,13 +199,12 @@ def sqlite_path(url: str) -> Path | None:
     return Path(parsed.database)
 
 
-def _harden(storage: optuna.storages.RDBStorage) -> None:
+def _harden(engine: sqlalchemy.Engine) -> None:
     """Makes SQLite exact for several writers: every transaction takes the write lock at once.
 
     Without it two workers pop one queued trial (optuna/optuna#4002); a write-ahead log lets readers
     go on meanwhile.
     """
-    engine = storage.engine
 
     @sqlalchemy.event.listens_for(engine, "connect")
     def _opened(connection: Any, _: Any) -> None:

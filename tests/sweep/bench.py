@@ -16,7 +16,9 @@ from torch import nn
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.leases import TIME_TO_LIVE, open_leases
 from plinio_sweep.sweep.drive import Worker, open_study
+from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.stage import Ground, Stage, StageOutcome, run_search, train_net
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.train.loop import Watch
@@ -28,14 +30,22 @@ CONTEXT.set_forkserver_preload([__name__])
 
 
 def make_worker(
-    settings: Settings, sweep: Sweep = tiny.sweep, *, target: int = 2, **changes: Any
+    settings: Settings,
+    sweep: Sweep = tiny.sweep,
+    *,
+    target: int = 2,
+    time_to_live: float = TIME_TO_LIVE,
+    **changes: Any,
 ) -> Worker:
     """A worker on the study of `sweep`, which is opened for it."""
+    study, life = open_study(sweep, settings), Life(settings.folder)
     return Worker(
         sweep=sweep,
         settings=settings,
         store=FolderStore(settings.artifacts),
-        study=open_study(sweep, settings),
+        study=study,
+        leases=open_leases(settings, life, time_to_live=time_to_live),
+        life=life,
         target=target,
         **changes,
     )
