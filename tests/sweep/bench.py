@@ -117,6 +117,28 @@ def die_in_training(settings: Settings, target: int) -> None:
     worker.work()
 
 
+def freeze_in_training(settings: Settings, target: int, time_to_live: float, told: Any) -> None:
+    """Stops like a frozen machine in its first trial; goes on when it is woken, and tells all."""
+    frozen: list[int] = []
+
+    def stopping() -> bool:
+        if worker.number is not None and not frozen:
+            frozen.append(worker.number)
+            told.put({"event": "frozen", "trial": worker.number})
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return False
+
+    worker = make_worker(
+        settings, target=target, time_to_live=time_to_live, stopping=stopping, say=told.put
+    )
+    worker.work()
+
+
+def work_and_tell(settings: Settings, target: int, told: Any) -> None:
+    """Works on the tiny study to its end and tells all events."""
+    make_worker(settings, target=target, say=told.put).work()
+
+
 def open_when_told(settings: Settings, gate: Any) -> None:
     """Opens the study at the same moment as its siblings."""
     gate.wait(60)

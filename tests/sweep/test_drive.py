@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
 from plinio_sweep.settings import Settings
+from plinio_sweep.store.leases import open_leases
 from plinio_sweep.sweep.drive import StoppedError, open_study
+from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.result import StudyRecord, TrialRecord
+from plinio_sweep.sweep.stage import LeaseLostError
 from plinio_sweep.train.recipe import Phase
 from tests.studies.tiny import sweep, tiny
 from tests.sweep.bench import make_worker
@@ -246,6 +251,43 @@ def test_the_trial_of_another_machine_is_left_alone(settings: Settings) -> None:
     open_study(sweep, settings).ask().set_user_attr("worker", "elsewhere:1234")
     record = run(settings)
     assert [trial.state for trial in record.trials] == ["running", "complete"]
+
+
+def elsewhere(settings: Settings, time_to_live: float) -> Any:
+    """A worker of another machine that has just begun a trial; its lease."""
+    trial = open_study(sweep, settings).ask()
+    leases = open_leases(settings, Life(settings.folder), time_to_live=time_to_live)
+    lease = leases.take(f"trial {trial._trial_id}")
+    trial.set_user_attr("worker", "elsewhere/1:2")
+    return lease
+
+
+@ON_BOTH
+def test_the_trial_of_a_machine_that_fell_silent_is_taken_up(settings: Settings) -> None:
+    lease = elsewhere(settings, time_to_live=0.2)
+    lease._done.set()  # it is heard of no more
+    time.sleep(0.5)
+    events: Events = []
+    record = run(settings, say=events.append)
+    assert [trial.state for trial in record.trials] == ["complete", "complete"]
+    assert [e["reason"] for e in events if e["event"] == "lost"] == ["its worker fell silent"]
+    with pytest.raises(LeaseLostError), lease.sealed():
+        raise AssertionError("both had it")
+
+
+@ON_BOTH
+def test_the_trial_of_a_machine_that_is_heard_of_is_left_alone(settings: Settings) -> None:
+    lease = elsewhere(settings, time_to_live=60.0)
+    assert [trial.state for trial in run(settings).trials] == ["running", "complete"]
+    lease.release()
+
+
+def test_a_folder_of_its_own_makes_a_worker_one_of_another_machine(tmp_path: Path) -> None:
+    here, there = Life(tmp_path / "a"), Life(tmp_path / "b")
+    assert here.end_of(there.name) is None
+    assert here.end_of(Life(tmp_path / "a").name) == "its worker could not go on"
+    with here.lived():
+        assert Life(tmp_path / "a").end_of(here.name) is None
 
 
 def test_the_trial_of_a_living_worker_is_left_alone(settings: Settings) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -21,8 +22,12 @@ from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.methods.supernet import SuperNetModule, SuperNetSettings
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
-from plinio_sweep.sweep.drive import ground_of
-from plinio_sweep.sweep.path import path_of
+from plinio_sweep.store.leases import open_leases
+from plinio_sweep.sweep.drive import open_study
+from plinio_sweep.sweep.ground import ground_of
+from plinio_sweep.sweep.life import Life
+from plinio_sweep.sweep.node import outcome_of
+from plinio_sweep.sweep.path import Node, path_of
 from plinio_sweep.sweep.stage import Ground, Plan, Stage
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.trial import run_trial
@@ -104,7 +109,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ground, Any]:
 # -- reuse ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@examples(max_examples=12, deadline=None, derandomize=True)
 @given(kept=st.integers(0, 7), drawn=st.integers(0, 3))
 def test_a_chain_that_goes_on_from_any_stored_node_ends_bit_equal(
     kept: int, drawn: int, straight: tuple[Ground, Any], tmp_path_factory: pytest.TempPathFactory
@@ -243,3 +248,42 @@ def test_of_two_at_once_one_trains_and_the_other_waits(tmp_path: Path) -> None:
         thread.join(60)
     assert sorted(phases) == ["pit.finetune", *(3 * ["pit.search"]), "warmup"]
     assert results[0].metrics == results[1].metrics
+
+
+@pytest.mark.parametrize("settings", ["sqlite", "postgresql"], indirect=True)
+def test_who_was_overtaken_drops_what_it_trained(
+    settings: Settings, straight: tuple[Ground, Any]
+) -> None:
+    open_study(sweep, settings)
+    first, second = (
+        grounded(settings.folder, leases=open_leases(settings, Life(settings.folder)))
+        for _ in range(2)
+    )
+    search = path_of(first, CHAIN, 0)[1]
+    trained: list[str] = []
+    overtaken: list[float] = []
+
+    def note(epoch: Epoch, epochs: int) -> None:
+        trained.append(epoch.phase)
+        if epoch.phase == search.name and not overtaken:
+            assert first.leases is not None
+            first.leases.drop(search.key)  # as if it had slept for too long
+            outcome_of(second, search, warmed(second), Watch())
+            overtaken.append(stored(second, search).stat().st_mtime)
+
+    result, _, _ = run_trial(first, CHAIN, warmup_seed=0, watch=Watch(epoch=note))
+    assert stored(first, search).stat().st_mtime == overtaken[0]
+    assert values(result) == values(straight[1])
+    # It trained the search to its end, which was for nothing, and then went on from the other's.
+    assert trained.count(search.name) == 3
+    assert result.reused_epochs == 3
+
+
+def stored(ground: Ground, node: Node) -> Path:
+    folder = ground.store.find(node.key)
+    assert folder is not None
+    return folder / "model.safetensors"
+
+
+def warmed(ground: Ground) -> nn.Module:
+    return outcome_of(ground, path_of(ground, CHAIN, 0)[0], None, Watch()).net
