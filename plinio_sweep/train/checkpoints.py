@@ -83,6 +83,8 @@ class Checkpoints:
             state: As `seal` takes it.
         """
         path = self.folder / ("{:08d}-{:010d}".format(*position) + _SUFFIX)
+        if path == self._last and path.exists():
+            return  # stopped where it was kept a moment ago: the one before is to stay, too
         try:
             _write(path, seal({"key": self.key, "state": state}))
         except (OSError, TypeError) as error:

@@ -65,6 +65,19 @@ def test_the_furthest_of_two_is_found(tmp_path: Path) -> None:
     assert keeper.said == later.said == []
 
 
+def test_the_same_place_again_leaves_the_one_before(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path)
+    keeper.write(1, 2, 2)
+    assert len(files(tmp_path)) == 2
+    later = Keeper(tmp_path)
+    assert later.found() == 2
+    later.write(2)
+    assert len(files(tmp_path)) == 2
+    files(tmp_path)[-1].unlink()
+    later.write(2)
+    assert Keeper(tmp_path).found() == 2
+
+
 def test_steps_inside_of_an_epoch_lie_between_epochs(tmp_path: Path) -> None:
     keeper = Checkpoints(tmp_path, key="a")
     positions = [(9, 0), (9, 2), (9, 11), (9, 100_000), (10, 0), (10, 1)]
