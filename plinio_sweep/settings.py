@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = ".plinio-sweep"
-SECONDS = ("lock_timeout", "patience")
+SECONDS = ("checkpoint", "lock_timeout", "patience")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Settings:
         tracking: URI of MLflow; SQLite in `folder` when empty, "none" for no tracking.
         device: What torch calls it: "cpu", "cuda:0".
         lock_timeout: How long to wait for a busy database [s].
+        checkpoint: Least time between two checkpoints of a training [s].
         patience: How long to wait for a database server that was lost [s].
     """
 
@@ -37,6 +38,7 @@ class Settings:
     tracking: str = ""
     device: str = "cpu"
     lock_timeout: float = 60.0
+    checkpoint: float = 10.0
     patience: float = 120.0
 
     @property

@@ -48,6 +48,10 @@ class FolderStore:
             shutil.rmtree(draft, ignore_errors=True)
         return folder
 
+    def unfinished(self, key: str) -> Path:
+        """Where checkpoints lie until `key` is complete; there is no such folder at first."""
+        return self.root / ".unfinished" / key
+
     def lock(self, key: str) -> AbstractContextManager[Any]:
         """Keeps other processes on this machine from making `key` at the same time."""
         locks = self.root / ".locks"

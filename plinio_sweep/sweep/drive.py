@@ -133,7 +133,7 @@ class Worker:
         self.name = self._life.name
         self.lease: HeldLease | None = None  # on the trial in hand
         self.number: int | None = None  # of the trial in hand
-        self.watch = Watch(epoch=self._epoch, step=self._step)
+        self.watch = Watch(epoch=self._epoch, step=self._step, warn=self._warn)
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -402,6 +402,9 @@ class Worker:
     def _epoch(self, epoch: Epoch, epochs: int) -> None:
         found = {"phase": epoch.phase, "epoch": epoch.index + 1, "epochs": epochs}
         self.say({"event": "epoch", "trial": self.number, **found})
+
+    def _warn(self, text: str) -> None:
+        self.say({"event": "warning", "text": text})
 
     def _step(self) -> None:
         if self.stopping():

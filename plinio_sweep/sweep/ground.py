@@ -48,4 +48,5 @@ def ground_of(
         store=store,
         device=device,
         leases=leases,
+        checkpoint=settings.checkpoint,
     )

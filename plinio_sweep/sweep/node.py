@@ -39,6 +39,7 @@ from plinio_sweep.sweep.stage import (
     run_search,
     train_net,
 )
+from plinio_sweep.train.checkpoints import Checkpoints
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch
 
@@ -116,6 +117,7 @@ def outcome_of(ground: Ground, node: Node, parent: nn.Module | None, watch: Watc
         _save(ground, outcome, draft)
 
     found = once(ground, node.key, watch, make, save)
+    _keeper(ground, node, watch).clear()  # what it came to is stored
     return found[1] or _load(ground, node, net.train(), found[0])
 
 
@@ -194,12 +196,28 @@ def _write(ground: Ground, key: str, lease: Lease, save: Callable[[Path], None])
 # -- training -----------------------------------------------------------------------------------
 
 
+def _keeper(ground: Ground, node: Node, watch: Watch) -> Checkpoints:
+    """Checkpoints of the training of `node`, which whoever comes next goes on from."""
+    return Checkpoints(
+        ground.store.unfinished(node.key),
+        key=node.key,
+        seconds=ground.checkpoint,
+        warn=watch.warn,
+    )
+
+
 def _train(ground: Ground, node: Node, net: nn.Module, watch: Watch) -> Outcome:
-    name, seed, step = node.name, node.seed, node.step
+    told: dict[str, Any] = {
+        "name": node.name,
+        "seed": node.seed,
+        "step": node.step,
+        "watch": watch,
+        "keeper": _keeper(ground, node, watch),
+    }
     if node.stage is None:
-        history = train_net(ground, net, node.phase, name=name, seed=seed, step=step, watch=watch)
+        history = train_net(ground, net, node.phase, **told)
         return Outcome(net=net.train(), history=history)
-    found = run_search(ground, net, node.stage, name=name, seed=seed, step=step, watch=watch)
+    found = run_search(ground, net, node.stage, **told)
     return Outcome(net=found.net.train(), history=found.history, search=found)
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from costs import CostModel
 from plinio_sweep.methods.search import LayerChoice, Method, Search
 from plinio_sweep.sweep.definition import describe
+from plinio_sweep.train.checkpoints import Checkpoints
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate, fit, restore_norms, shuffled
 from plinio_sweep.train.pressure import Pressure, Source
@@ -44,6 +45,10 @@ class Store(Protocol):
 
     def lock(self, key: str) -> AbstractContextManager[Any]:
         """Keeps other processes from making `key` at the same time."""
+        ...
+
+    def unfinished(self, key: str) -> Path:
+        """Where checkpoints lie until `key` is complete."""
         ...
 
 
@@ -137,6 +142,7 @@ class Ground:
         store: Where trained things are kept.
         device: Of all training.
         leases: Who trains what; the locks of the store when left out.
+        checkpoint: Least time between two checkpoints of a training [s].
     """
 
     task: Task
@@ -147,6 +153,7 @@ class Ground:
     store: Store
     device: torch.device
     leases: Leases | None = None
+    checkpoint: float = 10.0
 
     @cached_property
     def data_identity(self) -> list[Any]:
@@ -172,7 +179,15 @@ class StageOutcome:
 
 
 def run_search(
-    ground: Ground, net: nn.Module, stage: Stage, *, name: str, seed: int, step: int, watch: Watch
+    ground: Ground,
+    net: nn.Module,
+    stage: Stage,
+    *,
+    name: str,
+    seed: int,
+    step: int,
+    watch: Watch,
+    keeper: Checkpoints | None = None,
 ) -> StageOutcome:
     """Searches from `net`, exports the best point and measures its norms anew.
 
@@ -184,6 +199,7 @@ def run_search(
         seed: Of data order and everything random.
         step: Number of epochs that the trial has seen before.
         watch: Who looks on.
+        keeper: Keeps checkpoints of the training.
 
     Raises:
         DivergedError: When the loss is not finite.
@@ -211,6 +227,7 @@ def run_search(
         temperature=recipe.temperature,
         first_step=step,
         watch=watch,
+        keeper=keeper,
     )
     theta = search.theta(hard=True)
     exported: nn.Module = search.export(theta)
@@ -233,6 +250,7 @@ def train_net(
     seed: int,
     step: int,
     watch: Watch,
+    keeper: Checkpoints | None = None,
 ) -> list[Epoch]:
     """Trains a plain `net` in place: warm-up, fine-tuning, the seed net on its own.
 
@@ -244,6 +262,7 @@ def train_net(
         seed: Of data order and dropout.
         step: Number of epochs that the trial has seen before.
         watch: Who looks on.
+        keeper: Keeps checkpoints of the training.
 
     Raises:
         DivergedError: When the loss is not finite.
@@ -258,4 +277,5 @@ def train_net(
         seed=seed,
         first_step=step,
         watch=watch,
+        keeper=keeper,
     )

@@ -47,10 +47,12 @@ class Watch:
     Args:
         epoch: Is told every finished epoch and how many the phase has.
         step: Is called before every step; what it raises ends the training.
+        warn: Is told in a sentence what went wrong beside the training.
     """
 
     epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None
     step: Callable[[], None] = lambda: None
+    warn: Callable[[str], None] = lambda text: None
 
 
 def fit(

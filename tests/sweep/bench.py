@@ -8,19 +8,23 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch._dynamo  # the first optimiser of a process imports it: here once for all processes
 from torch import nn
 
+from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.store.leases import TIME_TO_LIVE, open_leases
 from plinio_sweep.sweep.drive import Worker, open_study
+from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.life import Life
-from plinio_sweep.sweep.stage import Ground, Stage, StageOutcome, run_search, train_net
+from plinio_sweep.sweep.stage import Ground, Plan, Stage, StageOutcome, run_search, train_net
 from plinio_sweep.sweep.study import Sweep
+from plinio_sweep.sweep.trial import run_trial
 from plinio_sweep.train.loop import Watch
 from tests.studies import tiny
 
@@ -151,3 +155,11 @@ def pop_when_told(settings: Settings, gate: Any, popped: Any) -> None:
     gate.wait(60)
     while "queued" in (attrs := study.ask().user_attrs):
         popped.put(attrs["queued"])
+
+
+def train_and_tell(folder: Path, told: Any) -> None:
+    """Trains one trial in a folder without a database, and tells the phase of every epoch."""
+    ground = ground_of(tiny.sweep, Settings(folder=folder), FolderStore(folder / "artifacts"))
+    plan = Plan(stages=(Stage(method=PITSettings(), strength=0.5),), seed=5)
+    watch = Watch(epoch=lambda epoch, epochs: told.put(epoch.phase))
+    run_trial(ground, plan, warmup_seed=0, watch=watch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -227,27 +226,6 @@ def test_a_stage_of_another_net_is_refused_in_one_sentence(tmp_path: Path) -> No
 
 
 # -- two at once ----------------------------------------------------------------------------------
-
-
-def test_of_two_at_once_one_trains_and_the_other_waits(tmp_path: Path) -> None:
-    phases: list[str] = []
-    results: list[Any] = []
-
-    def note(epoch: Epoch, epochs: int) -> None:
-        phases.append(epoch.phase)
-
-    def trial() -> None:
-        ground = grounded(tmp_path)
-        results.append(run_trial(ground, plan("pit"), warmup_seed=0, watch=Watch(epoch=note))[0])
-
-    # Torch's random state is one for a process, so the outcome is no matter here; who trains is.
-    both = [threading.Thread(target=trial) for _ in range(2)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join(60)
-    assert sorted(phases) == ["pit.finetune", *(3 * ["pit.search"]), "warmup"]
-    assert results[0].metrics == results[1].metrics
 
 
 @pytest.mark.parametrize("settings", ["sqlite", "postgresql"], indirect=True)

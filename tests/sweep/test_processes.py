@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -24,6 +25,7 @@ from tests.sweep.bench import (
     open_when_told,
     pop_when_told,
     start,
+    train_and_tell,
     work,
     work_and_tell,
 )
@@ -76,6 +78,12 @@ def test_two_workers_train_no_stage_twice(settings: Settings) -> None:
     assert record.count("complete") == 4
     assert len({trial.values for trial in record.trials}) == 1
     assert sum(trial.reused_epochs for trial in record.trials) == 4 * 5 - 4
+
+
+def test_the_locks_of_a_store_keep_two_apart_where_there_is_no_database(tmp_path: Path) -> None:
+    told = CONTEXT.Queue()
+    assert finish(*(start(train_and_tell, tmp_path, told) for _ in range(2))) == [0, 0]
+    assert sorted(events(told)) == ["pit.finetune", *(3 * ["pit.search"]), "warmup"]
 
 
 @ON_BOTH
