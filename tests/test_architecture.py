@@ -36,8 +36,9 @@ MAY_IMPORT = {
 ONLY_IN = {
     "mlflow": {"store/tracking.py"},
     "optuna": {
-        *("sweep/drive.py", "sweep/reading.py", "sweep/space.py", "sweep/storage.py"),
-        *("sweep/study.py", "sweep/tracker.py", "view/dashboard.py", "commands/serve.py"),
+        *("sweep/drive.py", "sweep/opening.py", "sweep/reading.py", "sweep/space.py"),
+        *("sweep/storage.py", "sweep/study.py", "sweep/tracker.py"),
+        *("view/dashboard.py", "commands/serve.py"),
     },
     "optuna_dashboard": {"view/dashboard.py"},
     "moocore": {"view/front.py"},

@@ -15,7 +15,7 @@ import pytest
 
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
-from plinio_sweep.sweep.drive import open_study
+from plinio_sweep.sweep.opening import open_study
 from tests.conftest import Finished
 from tests.terminal import (
     NAME,

@@ -10,7 +10,7 @@ from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
-from plinio_sweep.sweep.drive import ground_of
+from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.stage import Plan, Stage
 from plinio_sweep.sweep.trial import run_trial

@@ -45,7 +45,7 @@ def _run(
 ) -> int:
     from plinio_sweep.plugin import load_study
     from plinio_sweep.store import tracking
-    from plinio_sweep.sweep.drive import open_study
+    from plinio_sweep.sweep.opening import open_study
     from plinio_sweep.sweep.reading import record_of
 
     sweep = load_study(path)

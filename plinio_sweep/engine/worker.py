@@ -91,8 +91,9 @@ def _work(events: Events, path: Path, trials: int, threads: int, finish: bool) -
     from plinio_sweep.settings import load_settings
     from plinio_sweep.store.artifacts import FolderStore
     from plinio_sweep.store.leases import open_leases
-    from plinio_sweep.sweep.drive import Worker, open_study
+    from plinio_sweep.sweep.drive import Worker
     from plinio_sweep.sweep.life import Life
+    from plinio_sweep.sweep.opening import open_study
 
     # One thread a worker: K processes on K cores beat one process on all of them.
     torch.set_num_threads(threads)

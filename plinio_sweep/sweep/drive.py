@@ -9,9 +9,8 @@ drops it and goes on with another.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -21,7 +20,6 @@ from optuna.trial import TrialState, create_trial
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.definition import digest
-from plinio_sweep.sweep.drift import check_drift
 from plinio_sweep.sweep.failure import StoppedError, TakenError, hits_all, reason_of
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.life import DIED, ENDED, Life
@@ -31,7 +29,7 @@ from plinio_sweep.sweep.reading import excesses_of, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
 from plinio_sweep.sweep.shipped import shipped
 from plinio_sweep.sweep.stage import Ground, HeldLease, LeaseLostError, Leases, Plan, Store
-from plinio_sweep.sweep.storage import DATABASE_ERRORS, exclusive, explained, open_storage
+from plinio_sweep.sweep.storage import DATABASE_ERRORS, exclusive, explained
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.tracker import Annotator, Tracker
 from plinio_sweep.sweep.trial import load_net, run_trial
@@ -43,59 +41,6 @@ SILENT = "its worker fell silent"
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 Say = Callable[[Mapping[str, Any]], None]
-
-
-def open_study(
-    sweep: Sweep,
-    settings: Settings,
-    *,
-    file: str = "",
-    accept_drift: bool = False,
-    known: bool = False,
-) -> optuna.Study:
-    """The study of `sweep`, created or continued.
-
-    Args:
-        sweep: What is searched.
-        settings: Where.
-        file: Name of the study file.
-        accept_drift: Whether a definition that has changed is taken.
-        known: Whether the database was there before, and is waited for if its server is away.
-
-    Raises:
-        StorageError: When the database can't be used.
-        DriftError: When the stored study was defined otherwise, with the fields that differ.
-    """
-    storage = open_storage(settings, create=True, known=known)
-    with explained(settings), exclusive(settings):
-        axes = sweep.axes
-        study = optuna.create_study(
-            study_name=sweep.name,
-            storage=storage,
-            directions=[axis.direction for axis in axes],
-            load_if_exists=True,
-        )
-        directions = [direction.name.lower() for direction in study.directions]
-        # Before anything was trained all may change: a first run often ends at a net that has to
-        # be corrected.
-        begun = "baseline" in study.user_attrs or study.get_trials(deepcopy=False)
-        stored = study.user_attrs.get("definition") if begun else None
-        check_drift(sweep, stored, directions, accept=accept_drift)
-        attrs = {
-            "definition": sweep.definition(),
-            "objectives": [asdict(axis) for axis in axes],
-            "limits": dict(sweep.limits),
-            "units": {name: model.unit for name, model in sweep.models.items()},
-            "file": file,
-        }
-        for name, value in attrs.items():
-            if study.user_attrs.get(name) != value:
-                study.set_user_attr(name, value)
-        with warnings.catch_warnings():
-            # Optuna calls it experimental; the dashboard needs it to name the axes.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([axis.name for axis in axes])
-        return study
 
 
 @dataclass(eq=False, kw_only=True)

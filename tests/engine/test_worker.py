@@ -16,7 +16,8 @@ from plinio_sweep.engine.worker import Events
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
-from plinio_sweep.sweep.drive import Worker, open_study
+from plinio_sweep.sweep.drive import Worker
+from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.storage import StorageError
 from tests.terminal import write_study
 

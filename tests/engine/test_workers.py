@@ -188,7 +188,8 @@ def test_after_all_of_it_the_database_is_sound(battered: Battered) -> None:
 
 def test_after_all_of_it_every_artefact_is_whole(battered: Battered) -> None:
     folders = list((battered.folder / ".plinio-sweep" / "artifacts").glob("[!.]*"))
-    assert len(folders) == TRIALS + 2  # the warm-up and the seed net
+    # A search, its fine-tuning and its evaluation; the warm-up; the seed net and its evaluation.
+    assert len(folders) == 3 * TRIALS + 3
     for folder in folders:
         assert safetensors.torch.load_file(folder / "model.safetensors")
         for path in folder.glob("*.json"):

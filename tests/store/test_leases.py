@@ -14,8 +14,8 @@ import sqlalchemy
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.leases import TABLE, TableLeases, open_leases
-from plinio_sweep.sweep.drive import open_study
 from plinio_sweep.sweep.life import Life
+from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.stage import LeaseLostError
 from tests.messages import is_sentence
 from tests.studies.tiny import sweep

@@ -19,9 +19,10 @@ from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.store.leases import TIME_TO_LIVE, open_leases
-from plinio_sweep.sweep.drive import Worker, open_study
+from plinio_sweep.sweep.drive import Worker
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.life import Life
+from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.stage import Ground, Plan, Stage, StageOutcome, run_search, train_net
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.trial import run_trial

@@ -15,7 +15,8 @@ from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.sweep.drift import DriftError
-from plinio_sweep.sweep.drive import ground_of, open_study
+from plinio_sweep.sweep.ground import ground_of
+from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.space import LogUniform, Space
 from plinio_sweep.sweep.stage import Plan, Stage

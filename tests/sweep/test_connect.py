@@ -17,7 +17,7 @@ import sqlalchemy
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.connect import Connector
-from plinio_sweep.sweep.drive import open_study
+from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.storage import StorageError, exclusive, explained, open_storage
 from tests.studies.tiny import sweep
 

@@ -12,8 +12,9 @@ import pytest
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.leases import open_leases
-from plinio_sweep.sweep.drive import StoppedError, open_study
+from plinio_sweep.sweep.failure import StoppedError
 from plinio_sweep.sweep.life import Life
+from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.result import StudyRecord, TrialRecord
 from plinio_sweep.sweep.stage import LeaseLostError
 from plinio_sweep.train.recipe import Phase

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.drift import DriftError
-from plinio_sweep.sweep.drive import open_study
+from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.sweep.space import Space
 from plinio_sweep.sweep.storage import StorageError

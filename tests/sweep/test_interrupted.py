@@ -58,9 +58,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Any
     return told(result), load_net(ground, folder).state_dict(), steps.count
 
 
-@examples(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_a_trial_that_is_cut_goes_on_bit_by_bit(
     data: st.DataObject,

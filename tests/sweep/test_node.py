@@ -22,10 +22,10 @@ from plinio_sweep.methods.supernet import SuperNetModule, SuperNetSettings
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.store.leases import open_leases
-from plinio_sweep.sweep.drive import open_study
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.node import outcome_of
+from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.path import Node, path_of
 from plinio_sweep.sweep.stage import Ground, Plan, Stage
 from plinio_sweep.sweep.study import Sweep

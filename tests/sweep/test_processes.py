@@ -14,7 +14,8 @@ import optuna
 import pytest
 
 from plinio_sweep.settings import Settings
-from plinio_sweep.sweep.drive import Worker, open_study
+from plinio_sweep.sweep.drive import Worker
+from plinio_sweep.sweep.opening import open_study
 from tests.studies.tiny import sweep
 from tests.sweep.bench import (
     CONTEXT,

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from plinio_sweep.settings import Settings
-from plinio_sweep.sweep.drive import open_study
+from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.reading import excesses_of, read_study, record_of, study_name, values_of
 from plinio_sweep.sweep.result import Objective
 from plinio_sweep.sweep.storage import StorageError, open_storage

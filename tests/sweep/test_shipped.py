@@ -18,7 +18,7 @@ from plinio_sweep.ship.arena import arrange
 from plinio_sweep.ship.packed import pack_program
 from plinio_sweep.ship.reference import IntegerNet
 from plinio_sweep.store.artifacts import FolderStore
-from plinio_sweep.sweep.drive import ground_of
+from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.shipped import COMPARED, shipped
 from plinio_sweep.sweep.stage import Ground, Plan, Stage
 from plinio_sweep.sweep.trial import load_net, run_trial

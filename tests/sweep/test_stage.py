@@ -15,7 +15,7 @@ from plinio_sweep import Splits
 from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
-from plinio_sweep.sweep.drive import ground_of
+from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.stage import Ground, Plan, Stage
 from plinio_sweep.sweep.study import Sweep

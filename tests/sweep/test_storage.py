@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from plinio_sweep.settings import Settings
-from plinio_sweep.sweep.drive import open_study
+from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.storage import (
     StorageError,
     exclusive,
