@@ -240,12 +240,12 @@ def test_a_server_that_is_not_there_is_named_without_its_password(
     assert "s3cret" not in done.stderr
 
 
-def test_a_database_without_a_driver_says_what_to_install(
+def test_a_database_of_another_kind_says_which_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PLINIO_SWEEP_STORAGE", "oracle://ada:s3cret@host/x")
     text = refusal("run", write_study(tmp_path))
-    assert "driver" in text
+    assert "must be SQLite (one machine) or PostgreSQL (many), but got 'oracle'" in text
     assert "s3cret" not in text
 
 
