@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
+
 import torch
 from torch import fx
 
@@ -48,6 +51,14 @@ def export(
     seed: int = 0,
 ) -> tuple[fx.GraphModule, tuple[torch.Tensor, ...]]:
     """The export of a search with random decisions, and inputs."""
+    net, inputs = _export(case, w_bits, x_bits, seed)
+    return copy.deepcopy(net), inputs
+
+
+@cache  # many tests begin with the same nets
+def _export(
+    case: Case, w_bits: tuple[int, ...], x_bits: tuple[int, ...], seed: int
+) -> tuple[fx.GraphModule, tuple[torch.Tensor, ...]]:
     inputs = case.inputs(batch=BATCH)
     search = MPS(case.build(seed), input_example=inputs, w_bits=w_bits, x_bits=x_bits)
     generator = torch.Generator().manual_seed(seed)
