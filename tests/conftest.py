@@ -59,3 +59,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         more=more,
         kept=(after_first, after_again, kept()),
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files go first: at the end of a run nobody waits for the last of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

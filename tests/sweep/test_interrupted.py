@@ -23,6 +23,8 @@ from plinio_sweep.train.loop import Watch
 from tests.studies import tiny
 from tests.sweep.test_node import CHAIN, Noisy
 
+pytestmark = pytest.mark.slow
+
 
 class Steps:
     """Counts the steps of a training, and ends it before one of them."""

@@ -31,6 +31,8 @@ from tests.sweep.bench import (
     work_and_tell,
 )
 
+pytestmark = pytest.mark.slow
+
 ON_BOTH = pytest.mark.parametrize("settings", ["sqlite", "postgresql"], indirect=True)
 
 
