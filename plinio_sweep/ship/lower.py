@@ -319,7 +319,9 @@ class _Lowering:
         if signs is None:
             emit = self._product(node, names, math.prod(scales), shape)
             return Pending(node=node, emit=emit, scale=math.prod(scales))
-        alpha = float(node.kwargs.get("alpha", 1))  # type: ignore[arg-type]
+        alpha = node.kwargs.get("alpha", 1)
+        if not isinstance(alpha, int | float):
+            raise self.build.refusal(node, f"has the factor {alpha}, which is no number")
         factors = [signs[0] * scales[0], signs[1] * alpha * scales[1]]
         emit = self._sum(node, names, factors, shape)
         return Pending(node=node, emit=emit, scale=min(scales) / FINER)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from plinio_sweep.ship.c99 import object_sizes, write_c
 from plinio_sweep.ship.c99_calls import broadcast
 from plinio_sweep.ship.packing import packed_size
-from plinio_sweep.ship.program import INT32_MAX, Grid, Lookup, Program, words
+from plinio_sweep.ship.program import INT32_MAX, Conv, Grid, Lookup, Program, words
 from tests.ship.compiled import Compiled, gcc, needs_gcc
 from tests.ship.integer_nets import Codes, Net, compute, items
 
@@ -64,7 +64,8 @@ def shared_layer() -> Program:
     x = net.input((6,))
     y = net.conv(x, [2, 8, 4, 4, 3, 1], layer=None)
     first = net.operations[0]
-    z = net.conv(y, [2, 8, 4, 4, 3, 1], layer=first.layer)  # type: ignore[attr-defined]
+    assert isinstance(first, Conv)
+    z = net.conv(y, [2, 8, 4, 4, 3, 1], layer=first.layer)
     return net.program(y, z)
 
 

@@ -137,6 +137,21 @@ def test_weights_of_a_layer_that_is_called_twice_are_stored_once() -> None:
     assert len(stored) == len({c.layer for c in convs}) < len(convs)
 
 
+def test_a_factor_of_a_sum_that_is_no_number_is_refused() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.factor = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.add(self.one(x), self.two(x), alpha=self.factor)
+
+    x = torch.linspace(-1, 1, 8).reshape(2, 4)
+    with torch.no_grad(), pytest.raises(IntegerError, match="add at 'add' has the factor factor"):
+        search(Scaled().requires_grad_(False), x, w_bits=(8,))
+
+
 def test_sums_beyond_32_bits_are_refused_with_the_layer() -> None:
     x = torch.linspace(0, 1, 2 * 300).reshape(2, 300)
     net = nn.Sequential(nn.Linear(300, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -154,9 +169,8 @@ def test_weights_beyond_8_bits_are_refused_with_the_layer() -> None:
 
 def test_weights_that_are_not_finite_are_refused_with_the_layer() -> None:
     net, inputs = export(NETS["chain"])
-    layer = net.get_submodule("0")
     with torch.no_grad():
-        layer.bias[0] = float("nan")  # type: ignore[index]
+        net.get_parameter("0.bias")[0] = float("nan")
     with pytest.raises(IntegerError, match="at '_0' has weights that are not finite"):
         integerize(net, inputs)
 
@@ -239,17 +253,17 @@ GEOMETRY = st.fixed_dictionaries(
 
 @settings(max_examples=40, deadline=None)
 @given(axes=st.integers(1, 3), geometry=GEOMETRY, seed=st.integers(0, 99))
-def test_convolutions_of_any_geometry(axes: int, geometry: dict[str, int], seed: int) -> None:
+def test_convolutions_of_any_geometry(axes: int, geometry: dict[str, Any], seed: int) -> None:
     """Against the convolution of the codes in doubles, which holds them all exactly."""
     torch.manual_seed(seed)
-    make = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
-    conv = make(4, 8, **geometry)  # type: ignore[arg-type]
+    make: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+    conv = make(4, 8, **geometry)
     x = torch.randn(2, 4, *[7] * axes)
     integers = search(nn.Sequential(conv), x, w_bits=(2, 8), quantize_outputs=True)
     (operation,) = integers.program.operations
     assert isinstance(operation, Conv)
     codes = integers.quantize(x)
-    function = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
+    function: Any = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
     fixed = {k: v for k, v in geometry.items() if k != "kernel_size"}
     weight, bias, mantissa, shift = (
         integers.constant(key).double()
@@ -258,7 +272,7 @@ def test_convolutions_of_any_geometry(axes: int, geometry: dict[str, int], seed:
             *(f"{operation.output}.mantissa", f"{operation.output}.shift"),
         )
     )
-    sums = function(codes[0].double(), weight, bias, **fixed)  # type: ignore[arg-type]
+    sums = function(codes[0].double(), weight, bias, **fixed)
     wide = [1, -1, *[1] * axes]
     factor = (mantissa / 2**shift).reshape(wide)
     expected = torch.floor(sums * factor + 0.5).clamp(operation.low, operation.high)

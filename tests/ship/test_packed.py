@@ -20,7 +20,7 @@ from plinio_sweep.ship.packed import (
     runs_of,
     unpack_program,
 )
-from plinio_sweep.ship.program import Program
+from plinio_sweep.ship.program import Average, Conv, Program
 from plinio_sweep.ship.reference import IntegerNet
 from tests.ship.programs import Builder, random_program
 from tests.ship.quantized import INTEGERS, export
@@ -58,7 +58,8 @@ def test_the_size_is_counted_from_outside(seed: int) -> None:
     for op in program.operations:
         match op.kind:
             case "conv":
-                name = op.layer  # type: ignore[attr-defined]
+                assert isinstance(op, Conv)
+                name = op.layer
                 codes = program.constants[f"{name}.weight"]
                 expected += 4 * len(codes)  # words
                 if name not in layers:
@@ -130,7 +131,8 @@ def test_a_word_that_does_not_fit_is_refused(mantissa: int, shift: int) -> None:
     builder = Builder(0)
     program = builder.program(builder.average(builder.input(2, 4, 4), (2, 2)))
     (op,) = program.operations
-    program = replace(program, operations=(replace(op, mantissa=mantissa, shift=shift),))  # type: ignore[call-arg]
+    assert isinstance(op, Average)
+    program = replace(program, operations=(replace(op, mantissa=mantissa, shift=shift),))
     with pytest.raises(ValueError, match="must have mantissas below 16777216"):
         pack_program(program)
 

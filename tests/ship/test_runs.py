@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,10 +24,10 @@ def test_any_order_comes_back(sizes: list[int], data: st.DataObject) -> None:
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.randoms(use_true_random=False))
-def test_transposed_and_padded_tensors_come_back(shape: list[int], random: object) -> None:
+def test_transposed_and_padded_tensors_come_back(shape: list[int], random: Random) -> None:
     index = torch.arange(torch.Size(shape).numel()).reshape(shape)
     axes = list(range(len(shape)))
-    random.shuffle(axes)  # type: ignore[attr-defined]
+    random.shuffle(axes)
     moved = F.pad(index.permute(axes), (1, 2), value=-1).flatten().tolist()
 
     assert expand(compress(moved, [index.numel()]), [index.numel()]) == moved

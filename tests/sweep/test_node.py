@@ -92,7 +92,9 @@ def values(result: Any) -> Any:
 
 
 def weights(ground: Ground, result: Any) -> bytes:
-    return (ground.store.find(result.artifact) / "model.safetensors").read_bytes()  # type: ignore[operator]
+    folder = ground.store.find(result.artifact)
+    assert folder is not None
+    return (folder / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
