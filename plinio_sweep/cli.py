@@ -6,14 +6,16 @@ Exit codes: 0 done, 1 a trial failed, 2 wrong use, 130 interrupted.
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
@@ -56,6 +58,42 @@ def _explained(action: Callable[[], Any]) -> Any:
     raise SystemExit(WRONG_USE) from None
 
 
+def _setting(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that stands for the setting `name` while the command runs.
+
+    It becomes the variable of that setting: workers inherit it, and no process list shows it.
+    """
+
+    def given(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            from plinio_sweep.settings import variable
+
+            ctx.with_resource(_environment(variable(name), value))
+            ctx.meta.setdefault("plinio_sweep.given", {})[name] = value
+
+    metavar = "URL" if name in ("storage", "artifacts") else None
+    return click.option(f"--{name}", callback=given, expose_value=False, help=text, metavar=metavar)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def _places(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options for where the results of a study are."""
+    return _setting("storage", "The study's database: sqlite:///… or postgresql+psycopg://…")(
+        command
+    )
+
+
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="plinio-sweep")
 def main() -> None:
@@ -75,12 +113,18 @@ def check(study: Path) -> None:
 @click.argument("study", type=_FILE)
 @click.option("--trials", type=click.IntRange(min=1), help="How many in all; the study says.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Of each worker; cores / workers.")
+@_setting("device", 'Of the workers in turn: "cpu", "cuda:0,cuda:1".')
+@_setting("retries", "How often a trial is tried again whose worker died; 2.")
+@_places
 @click.option("--accept-drift", is_flag=True, help="Go on although the study file changed.")
-def run(study: Path, trials: int | None, workers: int, accept_drift: bool) -> None:
+@click.pass_context
+def run(ctx: click.Context, /, study: Path, **options: Any) -> None:
     """Starts or continues STUDY until it has its trials; prints the front."""
-    from plinio_sweep.commands.run import run_study
+    from plinio_sweep.commands.run import Order, run_study
 
-    raise SystemExit(run_study(study, trials, workers, accept_drift))
+    given = ctx.meta.get("plinio_sweep.given", {})
+    raise SystemExit(run_study(study, Order(**options, given=given)))
 
 
 @main.command()
@@ -89,6 +133,7 @@ def run(study: Path, trials: int | None, workers: int, accept_drift: bool) -> No
 @click.option("--plot", type=_FILE, help="Also write the front as .png, .svg or .html.")
 @click.option("--model", "models", multiple=True, help="A cost model to score the trials by.")
 @click.option("--bits", help="Of weights and activations of float layers, as 8,8; for --model.")
+@_places
 def show(
     study: Path, as_json: bool, plot: Path | None, models: tuple[str, ...], bits: str | None
 ) -> None:
@@ -130,6 +175,7 @@ def show(
     help="Beside the weights; by default all that the net and this machine allow.",
 )
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@_places
 def export(study: Path, trial: int, directory: Path, form: str, force: bool) -> None:
     """Writes the net of TRIAL of STUDY to DIRECTORY: weights, integers, ONNX, C, report."""
     from plinio_sweep.commands.export import export_trial
@@ -144,6 +190,7 @@ def export(study: Path, trial: int, directory: Path, form: str, force: bool) -> 
 @click.option("--trial", type=int, help="Of a study: the net of this trial, not the seed net.")
 @click.option("--input-shape", help="Without the batch, as 3,32,32; several with ';'.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
+@_places
 def cost(net: str, **options: Any) -> None:
     """Counts NET layer by layer: a study file, file.py:name or module:name."""
     from plinio_sweep.commands.cost import print_costs
@@ -155,6 +202,7 @@ def cost(net: str, **options: Any) -> None:
 @click.argument("study", type=_FILE)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Anyone there may delete.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@_places
 def serve(study: Path, host: str, port: int) -> None:
     """Opens the dashboard of STUDY on this machine."""
     from plinio_sweep.commands.serve import serve_study

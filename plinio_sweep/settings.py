@@ -1,7 +1,7 @@
 """Where things run: storage, tracking, artefacts, device. What is searched is Python, this is TOML.
 
 Read from `[tool.plinio-sweep]` of the nearest pyproject.toml, or from plinio-sweep.toml, above the
-study; `PLINIO_SWEEP_STORAGE` and its like go first.
+study; `PLINIO_SWEEP_STORAGE` and its like go first: options of the command line become those.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = ".plinio-sweep"
+PREFIX = "PLINIO_SWEEP_"  # of the variables that stand for settings
 SECONDS = ("checkpoint", "lock_timeout", "patience")
+COUNTS = ("retries",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +29,12 @@ class Settings:
         folder: Holds databases, artefacts and logs; `.plinio-sweep` beside the study by default.
         storage: URL of the study's database; SQLite in `folder` when empty.
         tracking: URI of MLflow; SQLite in `folder` when empty, "none" for no tracking.
-        device: What torch calls it: "cpu", "cuda:0".
+        device: What torch calls it: "cpu", "cuda:0"; of several, as "cuda:0,cuda:1", each worker
+            takes one in turn.
         lock_timeout: How long to wait for a busy database [s].
         checkpoint: Least time between two checkpoints of a training [s].
         patience: How long to wait for a database server that was lost [s].
+        retries: How often a trial is taken up again whose worker died of it.
     """
 
     folder: Path
@@ -40,6 +44,7 @@ class Settings:
     lock_timeout: float = 60.0
     checkpoint: float = 10.0
     patience: float = 120.0
+    retries: int = 2
 
     @property
     def storage_url(self) -> str:
@@ -52,6 +57,11 @@ class Settings:
         if self.tracking == "none":
             return ""
         return self.tracking or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Every device by itself; the first is that of a command without workers."""
+        return tuple(name.strip() for name in self.device.split(","))
 
     @property
     def artifacts(self) -> Path:
@@ -80,7 +90,7 @@ def load_settings(study: Path, environment: Mapping[str, str] = os.environ) -> S
             break
     names = {f.name for f in fields(Settings)}
     for name in names:
-        if value := environment.get(f"PLINIO_SWEEP_{name.upper()}"):
+        if value := environment.get(variable(name)):
             found[name] = value
     if unknown := sorted(found.keys() - names):
         raise ValueError(
@@ -91,6 +101,11 @@ def load_settings(study: Path, environment: Mapping[str, str] = os.environ) -> S
     for name, value in found.items():
         settings = replace(settings, **{name: _convert(name, value)})
     return settings
+
+
+def variable(name: str) -> str:
+    """The environment variable that stands for the setting `name`."""
+    return f"{PREFIX}{name.upper()}"
 
 
 def _table(folder: Path) -> Mapping[str, Any] | None:
@@ -111,19 +126,23 @@ def _table(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _convert(name: str, value: Any) -> Any:
-    if name == "folder" and isinstance(value, str):
-        return Path(value).absolute()
-    if name in SECONDS:
-        try:
-            seconds = float(value)
-        except (TypeError, ValueError):
-            seconds = -1.0
-        if 0 <= seconds < math.inf:
-            return seconds
-    elif isinstance(value, str):
-        return value
-    kind = "a number of seconds, 0 or more" if name in SECONDS else "a string"
-    raise ValueError(f"Setting `{name}` must be {kind}, but got {value!r}; correct it.")
+    if name in SECONDS or name in COUNTS:
+        return _number(name, value)
+    if isinstance(value, str):
+        return Path(value).absolute() if name == "folder" else value
+    raise ValueError(f"Setting `{name}` must be a string, but got {value!r}; correct it.")
+
+
+def _number(name: str, value: Any) -> float | int:
+    whole = name in COUNTS
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if 0 <= number < math.inf and not (whole and number % 1):
+        return int(number) if whole else number
+    kind = "a whole number" if whole else "a number of seconds"
+    raise ValueError(f"Setting `{name}` must be {kind}, 0 or more, but got {value!r}; correct it.")
 
 
 def redacted(text: str) -> str:

@@ -18,11 +18,15 @@ from tests.terminal import NAME, Done, command, environment, invoke, run, write_
 # The command line is frozen: whoever adds to it changes this table, and says why.
 VERBS = {
     "check": ["study"],
-    "run": ["study", "--trials", "--workers", "--accept-drift"],
-    "show": ["study", "--json", "--plot", "--model", "--bits"],  # fronts under other costs
-    "export": ["study", "trial", "directory", "--format", "--force"],
-    "cost": ["net", "--model", "--bits", "--trial", "--input-shape", "--json"],
-    "serve": ["study", "--host", "--port"],
+    # Many machines: each names the database, its devices and how its cores are shared.
+    "run": [
+        *("study", "--trials", "--workers", "--threads", "--device", "--retries", "--storage"),
+        "--accept-drift",
+    ],
+    "show": ["study", "--json", "--plot", "--model", "--bits", "--storage"],
+    "export": ["study", "trial", "directory", "--format", "--force", "--storage"],
+    "cost": ["net", "--model", "--bits", "--trial", "--input-shape", "--json", "--storage"],
+    "serve": ["study", "--host", "--port", "--storage"],
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,44 @@ from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.view import report
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+PLACES = ("storage",)  # settings that say where a study is
 
 
-def run_study(path: Path, trials: int | None, workers: int, accept_drift: bool) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be run, and how.
+
+    Args:
+        trials: How many in all; as many as the study says when left out.
+        workers: On this machine.
+        threads: Of each worker; all cores shared among them when left out.
+        accept_drift: Whether a study file that changed is taken.
+        given: Settings by name, as options said them.
+    """
+
+    trials: int | None = None
+    workers: int = 1
+    threads: int | None = None
+    accept_drift: bool = False
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    def places(self) -> str:
+        """The options by which another command finds the study again."""
+        found = {name: self.given[name] for name in PLACES if name in self.given}
+        return "".join(f" --{name} {shlex.quote(redacted(url))}" for name, url in found.items())
+
+    def again(self) -> str:
+        """The options by which the same command goes on."""
+        numbers = {"trials": self.trials, "workers": self.workers, "threads": self.threads}
+        told = {name: str(number) for name, number in numbers.items() if number}
+        if self.workers == 1:
+            del told["workers"]
+        told |= {name: value for name, value in self.given.items() if name not in PLACES}
+        words = "".join(f" --{name} {shlex.quote(value)}" for name, value in told.items())
+        return words + self.places()
+
+
+def run_study(path: Path, order: Order) -> int:
     """Starts or continues the study at `path`; its exit code.
 
     Raises:
@@ -37,20 +73,18 @@ def run_study(path: Path, trials: int | None, workers: int, accept_drift: bool) 
 
     settings = load_settings(path)
     with explained(settings):
-        return _run(path, settings, trials, workers, accept_drift)
+        return _run(path, settings, order)
 
 
-def _run(
-    path: Path, settings: Settings, trials: int | None, workers: int, accept_drift: bool
-) -> int:
+def _run(path: Path, settings: Settings, order: Order) -> int:
     from plinio_sweep.plugin import load_study
     from plinio_sweep.store import tracking
     from plinio_sweep.sweep.opening import open_study
     from plinio_sweep.sweep.reading import record_of
 
     sweep = load_study(path)
-    study = open_study(sweep, settings, file=path.name, accept_drift=accept_drift)
-    target = trials or sweep.trials
+    study = open_study(sweep, settings, file=path.name, accept_drift=order.accept_drift)
+    target = order.trials or sweep.trials
     study.set_user_attr("target", target)
     click.echo(f"study {sweep.name} in {redacted(settings.storage_url)}")
     click.echo(f"files in {settings.folder}")
@@ -60,38 +94,49 @@ def _run(
         )
     before = record_of(study, settings.folder)
     with _Bars(target, before) as bars:
-        errors = _work(path, study, workers, settings, bars)
+        errors = _work(path, study, order, settings, bars)
     if bars.trained or bars.reused:
         click.echo(f"epochs: {bars.trained} trained, {bars.reused} taken from the store")
     record = record_of(study, settings.folder)
     if errors is None:
-        return _stopped(path, record, trials, workers)
+        return _stopped(path, record, order)
     if errors:
         raise ValueError(" ".join(errors))
     if record != before:
         _save_figure(study, record)
     print_front(record)
-    _print_next(path, record)
+    _print_next(path, record, order)
     return FAILED if record.count("failed") else DONE
 
 
 def _work(
-    path: Path, study: Any, workers: int, settings: Settings, bars: _Bars
+    path: Path, study: Any, order: Order, settings: Settings, bars: _Bars
 ) -> list[str] | None:
     """Runs workers until nothing is missing; what went wrong, or nothing at all after Ctrl-C."""
     from plinio_sweep.sweep.reading import record_of
 
-    arguments = ["--trials", str(study.user_attrs["target"])]
+    def work(workers: int, *more: str) -> list[str] | None:
+        group = Workers(
+            path,
+            workers,
+            ["--trials", str(study.user_attrs["target"]), *more],
+            settings.logs,
+            bars.hear,
+            threads=order.threads,
+            devices=settings.devices,
+        )
+        return _run_workers(group, bars)
+
     # Once more for the trials that died with their worker after the others had ended.
-    for count in (workers, 1):
+    for count in (order.workers, 1):
         if not _missing_trials(record_of(study, settings.folder)):
             break
-        errors = _run_workers(path, count, arguments, settings, bars)
+        errors = work(count)
         if errors is None or errors:
             return errors
     # The last worker measures the front; here it is one that did not live to do so.
     if _missing_tests(study, record_of(study, settings.folder)):
-        return _run_workers(path, 1, [*arguments, "--finish"], settings, bars)
+        return work(1, "--finish")
     return []
 
 
@@ -108,11 +153,8 @@ def _missing_tests(study: Any, record: StudyRecord) -> bool:
     return any(f"test:{key}" not in study.user_attrs for key in keys)
 
 
-def _run_workers(
-    path: Path, workers: int, arguments: list[str], settings: Settings, bars: _Bars
-) -> list[str] | None:
+def _run_workers(group: Workers, bars: _Bars) -> list[str] | None:
     """Runs workers to their end; what went wrong, or nothing at all after Ctrl-C."""
-    group = Workers(path, workers, arguments, settings.logs, bars.hear)
     try:
         group.run()
     except KeyboardInterrupt:
@@ -122,11 +164,9 @@ def _run_workers(
     return group.errors
 
 
-def _stopped(path: Path, record: StudyRecord, trials: int | None, workers: int) -> int:
-    more = f" --trials {trials}" if trials else ""
-    more += f" --workers {workers}" if workers > 1 else ""
+def _stopped(path: Path, record: StudyRecord, order: Order) -> int:
     click.echo(f"stopped: {report.summary_line(record)}")
-    click.echo(f"continue with: plinio-sweep run {shlex.quote(str(path))}{more}")
+    click.echo(f"continue with: plinio-sweep run {shlex.quote(str(path))}{order.again()}")
     return INTERRUPTED
 
 
@@ -140,15 +180,15 @@ def print_front(record: StudyRecord) -> None:
     click.echo(report.summary_line(record))
 
 
-def _print_next(path: Path, record: StudyRecord) -> None:
+def _print_next(path: Path, record: StudyRecord, order: Order) -> None:
     from plinio_sweep.view.front import front
 
-    study = shlex.quote(str(path))
+    study, places = shlex.quote(str(path)), order.places()
     click.echo("next:")
-    click.echo(f"  plinio-sweep show {study} --plot front.png")
+    click.echo(f"  plinio-sweep show {study} --plot front.png{places}")
     if points := front(record):
-        click.echo(f"  plinio-sweep export {study} {points[0].number} model")
-    click.echo(f"  plinio-sweep serve {study}")
+        click.echo(f"  plinio-sweep export {study} {points[0].number} model{places}")
+    click.echo(f"  plinio-sweep serve {study}{places}")
 
 
 def _save_figure(study: Any, record: StudyRecord) -> None:

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from plinio_sweep.settings import variable
 
 RESTARTS = 3  # of a worker that dies without a word, in a row
 GRACE = 30.0  # [s] for a worker to put its trial back
@@ -38,14 +40,25 @@ class Workers:
         arguments: Further arguments of each worker.
         logs: Folder for what they print.
         heard: Hears their events, on the calling thread.
+        threads: Of each; all cores shared among them when left out.
+        devices: Taken by the workers in turn.
     """
 
     def __init__(
-        self, study: Path, workers: int, arguments: list[str], logs: Path, heard: Heard
+        self,
+        study: Path,
+        workers: int,
+        arguments: list[str],
+        logs: Path,
+        heard: Heard,
+        *,
+        threads: int | None = None,
+        devices: Sequence[str] = (),
     ) -> None:
         self._study, self._arguments, self._logs, self._heard = study, arguments, logs, heard
         self._workers = workers
-        self._threads = max(1, (os.cpu_count() or 1) // workers)
+        self._threads = threads or max(1, (os.cpu_count() or 1) // workers)
+        self._devices = devices
         self._events: queue.Queue[tuple[int, Mapping[str, Any] | None]] = queue.Queue()
         self._running: dict[int, _Process] = {}
         self.errors: list[str] = []
@@ -84,12 +97,17 @@ class Workers:
                 stderr=log,
                 text=True,
                 encoding="utf-8",
-                env={**os.environ, "OMP_NUM_THREADS": threads},
+                env={**os.environ, "OMP_NUM_THREADS": threads, **self._device(worker)},
                 # Ctrl-C is for us to hear; workers get a signal that they can act on.
                 start_new_session=True,
             )
         self._running[worker] = _Process(worker, process, deaths)
         threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
+
+    def _device(self, worker: int) -> dict[str, str]:
+        if not self._devices:
+            return {}
+        return {variable("device"): self._devices[worker % len(self._devices)]}
 
     def _listen(self, worker: int, process: subprocess.Popen[str]) -> None:
         with process:

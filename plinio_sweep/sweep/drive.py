@@ -36,7 +36,6 @@ from plinio_sweep.sweep.trial import load_net, run_trial
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate
 
-MAX_LOSSES = 3  # a trial that took that many workers with it is given up
 SILENT = "its worker fell silent"
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
@@ -220,9 +219,10 @@ class Worker:
         attrs = trial.user_attrs
         losses = [*attrs.get("retry_of", []), trial.number]
         died = why in (DIED, SILENT)
-        given_up = died and attrs.get("deaths", 0) + 1 >= MAX_LOSSES
+        deaths = attrs.get("deaths", 0) + died
+        given_up = died and deaths > self.settings.retries
         if given_up:
-            reason = f"given up: {MAX_LOSSES} workers died of it (trials {losses})"
+            reason = f"given up: {deaths} workers died of it (trials {losses})"
             storage.set_trial_user_attr(identity, "error", reason)
         else:
             storage.set_trial_user_attr(identity, "lost", why)
@@ -233,7 +233,6 @@ class Worker:
         if given_up:
             return
         kept = {k: v for k, v in attrs.items() if k in ("uid", "run")}
-        deaths = attrs.get("deaths", 0) + died
         self.study.add_trial(
             create_trial(
                 state=TrialState.WAITING,

@@ -20,11 +20,11 @@ def ground_of(
         ValueError: When the data can't be loaded or the device does not exist.
     """
     try:
-        device = torch.device(settings.device)
+        device = torch.device(settings.devices[0])
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"`device` must be one of this machine, but {settings.device!r} is not: "
+            f"`device` must be one of this machine, but {settings.devices[0]!r} is not: "
             f'{str(error).splitlines()[0]}; "cpu" always is.'
         ) from error
     try:
