@@ -15,6 +15,7 @@ import pytest
 
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
+from plinio_sweep.sweep.drift import identity
 from plinio_sweep.sweep.opening import open_study
 from tests.conftest import Finished
 from tests.terminal import (
@@ -116,7 +117,7 @@ def test_a_net_that_cannot_be_traced_ends_a_run_and_may_then_be_corrected(tmp_pa
     assert "torch.fx.wrap" in text
     corrected = load_study(write_study(tmp_path))
     stored = open_study(corrected, load_settings(study), file=NAME)
-    assert stored.user_attrs["definition"] == corrected.definition()
+    assert stored.user_attrs["definition"] == identity(corrected)
 
 
 def test_a_changed_study_is_refused_with_its_fields(finished: Finished, tmp_path: Path) -> None:
@@ -132,6 +133,9 @@ def test_a_changed_study_is_refused_with_its_fields(finished: Finished, tmp_path
     accepted = invoke("run", study, "--accept-drift")
     assert accepted.exit_code == 0, accepted.stderr
     assert "4 of 4 trials complete" in accepted.stdout
+    more = invoke("run", study, "--trials", "5")
+    assert more.exit_code == 0, more.stderr
+    assert "since trial 4, as accepted: recipe.search.epochs: 3 -> 4" in more.stdout
 
 
 @pytest.mark.parametrize(

@@ -115,11 +115,14 @@ def _work(
     """Runs workers until nothing is missing; what went wrong, or nothing at all after Ctrl-C."""
     from plinio_sweep.sweep.reading import record_of
 
+    arguments = ["--trials", str(study.user_attrs["target"])]
+    arguments += ["--accept-drift"] if order.accept_drift else []
+
     def work(workers: int, *more: str) -> list[str] | None:
         group = Workers(
             path,
             workers,
-            ["--trials", str(study.user_attrs["target"]), *more],
+            [*arguments, *more],
             settings.logs,
             bars.hear,
             threads=order.threads,
@@ -171,11 +174,11 @@ def _stopped(path: Path, record: StudyRecord, order: Order) -> int:
 
 
 def print_front(record: StudyRecord) -> None:
-    """The front as a table, what failed, and the sum of it."""
+    """The front as a table, what was tried again or failed, and the sum of it."""
     console = Console()
     if record.count("complete"):
         console.print(report.front_table(record))
-    for line in report.failures(record):
+    for line in (*report.drifts(record), *report.retries(record), *report.failures(record)):
         click.echo(line)
     click.echo(report.summary_line(record))
 

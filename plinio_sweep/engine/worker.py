@@ -58,11 +58,12 @@ class Events:
 @click.option("--trials", type=int, required=True)
 @click.option("--threads", type=int, default=1)
 @click.option("--finish", is_flag=True, help="Only measure the front on test data.")
-def main(study: Path, trials: int, threads: int, finish: bool) -> None:
+@click.option("--accept-drift", is_flag=True)
+def main(study: Path, **options: Any) -> None:
     """Works on STUDY until it has its trials."""
     events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    raise SystemExit(_guarded(events, lambda: _work(events, study, trials, threads, finish)))
+    raise SystemExit(_guarded(events, lambda: _work(events, study, **options)))
 
 
 def _guarded(events: Events, action: Callable[[], None]) -> int:
@@ -84,7 +85,9 @@ def _guarded(events: Events, action: Callable[[], None]) -> int:
     return DONE
 
 
-def _work(events: Events, path: Path, trials: int, threads: int, finish: bool) -> None:
+def _work(
+    events: Events, path: Path, *, trials: int, threads: int, finish: bool, accept_drift: bool
+) -> None:
     import torch
 
     from plinio_sweep.plugin import load_study
@@ -113,6 +116,7 @@ def _work(events: Events, path: Path, trials: int, threads: int, finish: bool) -
         target=trials,
         tracker=None if finish else _tracker(events, sweep.name, settings),
         annotator=None if finish else _annotator(settings),
+        accept_drift=accept_drift,
         say=events.say,
         stopping=events.stopping,
     )

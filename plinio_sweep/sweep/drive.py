@@ -20,6 +20,7 @@ from optuna.trial import TrialState, create_trial
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.definition import digest
+from plinio_sweep.sweep.drift import ACCEPTED, check_data
 from plinio_sweep.sweep.failure import StoppedError, TakenError, hits_all, reason_of
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.life import DIED, ENDED, Life
@@ -56,6 +57,7 @@ class Worker:
         life: By which others see whether this worker lives; the leases bear its name.
         tracker: Told of every trial, when given.
         annotator: Writes beside every trial, when given.
+        accept_drift: Whether data that have changed are taken.
         say: Hears events: epochs, trials, warnings.
         stopping: Whether to end soon.
     """
@@ -69,6 +71,7 @@ class Worker:
     life: Life | None = None
     tracker: Tracker | None = None
     annotator: Annotator | None = None
+    accept_drift: bool = False
     say: Say = lambda event: None
     stopping: Callable[[], bool] = lambda: False
 
@@ -123,6 +126,7 @@ class Worker:
 
     def _ground(self) -> Ground:
         ground = ground_of(self.sweep, self.settings, self.store, self.leases)
+        check_data(self.study, self.settings, ground, accept=self.accept_drift)
         # Now, not after minutes of training: does the net run on the data, can it be traced?
         cost_of(seed_net(ground), ground.data.example(), ground.models)
         return ground
@@ -175,6 +179,8 @@ class Worker:
             attrs = self.study.get_trials(deepcopy=False)[trial.number].user_attrs
             if "uid" not in attrs:
                 trial.set_user_attr("uid", turn)
+            if accepted := self.attrs.get(ACCEPTED):
+                trial.set_user_attr("drift", accepted)
             trial.set_user_attr("worker", self.name)
             # Chosen under the lock, so that the next worker's sampler sees what is running.
             plan = self._plan(trial)

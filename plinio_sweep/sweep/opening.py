@@ -8,7 +8,7 @@ from dataclasses import asdict
 import optuna
 
 from plinio_sweep.settings import Settings
-from plinio_sweep.sweep.drift import check_drift
+from plinio_sweep.sweep.drift import check_drift, identity, note_accepted
 from plinio_sweep.sweep.storage import exclusive, explained, open_storage
 from plinio_sweep.sweep.study import Sweep
 
@@ -48,9 +48,9 @@ def open_study(
         # be corrected.
         begun = "baseline" in study.user_attrs or study.get_trials(deepcopy=False)
         stored = study.user_attrs.get("definition") if begun else None
-        check_drift(sweep, stored, directions, accept=accept_drift)
+        note_accepted(study, check_drift(sweep, stored, directions, accept=accept_drift))
         attrs = {
-            "definition": sweep.definition(),
+            "definition": identity(sweep),
             "objectives": [asdict(axis) for axis in axes],
             "limits": dict(sweep.limits),
             "units": {name: model.unit for name, model in sweep.models.items()},

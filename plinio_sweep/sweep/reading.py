@@ -80,10 +80,12 @@ def record_of(study: optuna.Study, folder: Path) -> StudyRecord:
     attrs = study.user_attrs
     tests = {k.removeprefix("test:"): v for k, v in attrs.items() if k.startswith("test:")}
     axes = tuple(Objective(**axis) for axis in attrs.get("objectives", []))
+    every = study.get_trials(deepcopy=False)
+    lost = {trial.number: trial.user_attrs["lost"] for trial in every if "lost" in trial.user_attrs}
     trials = tuple(
-        _trial(trial, tests.get(str(trial.number), {}))
-        for trial in study.get_trials(deepcopy=False)
-        if "lost" not in trial.user_attrs
+        _trial(trial, tests.get(str(trial.number), {}), lost)
+        for trial in every
+        if trial.number not in lost
     )
     return StudyRecord(
         name=study.study_name,
@@ -97,7 +99,9 @@ def record_of(study: optuna.Study, folder: Path) -> StudyRecord:
     )
 
 
-def _trial(trial: optuna.trial.FrozenTrial, test: Mapping[str, float]) -> TrialRecord:
+def _trial(
+    trial: optuna.trial.FrozenTrial, test: Mapping[str, float], lost: Mapping[int, str]
+) -> TrialRecord:
     attrs = trial.user_attrs
     return TrialRecord(
         number=trial.number,
@@ -109,7 +113,8 @@ def _trial(trial: optuna.trial.FrozenTrial, test: Mapping[str, float]) -> TrialR
         feasible=all(value <= 0 for value in trial.constraints.values()),
         artifact=attrs.get("artifact", ""),
         reason=attrs.get("error", ""),
-        retry_of=tuple(attrs.get("retry_of", ())),
+        losses={number: lost[number] for number in attrs.get("retry_of", ()) if number in lost},
+        drift=tuple(attrs.get("drift", ())),
         seconds=attrs.get("seconds", 0.0),
         reused_epochs=attrs.get("reused_epochs", 0),
     )

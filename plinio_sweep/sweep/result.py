@@ -69,7 +69,8 @@ class TrialRecord:
     feasible: bool = True
     artifact: str = ""
     reason: str = ""  # why it failed or was given up
-    retry_of: tuple[int, ...] = ()
+    losses: Mapping[int, str] = field(default_factory=dict)  # attempts before, and their ends
+    drift: tuple[str, ...] = ()  # changes of the study that were accepted before it began
     seconds: float = 0.0
     reused_epochs: int = 0  # taken from the store instead of trained
 

@@ -196,6 +196,30 @@ def failures(study: StudyRecord) -> list[str]:
     ]
 
 
+def retries(study: StudyRecord) -> list[str]:
+    """One line a trial that was not done at the first attempt, with how each one ended."""
+    return [f"trial {t.number} {attempts(t.number, t.losses)}" for t in study.trials if t.losses]
+
+
+def attempts(number: int, losses: Mapping[int, str]) -> str:
+    """How often a trial was begun, and how that ended.
+
+    >>> attempts(4, {1: "its worker died", 3: "it was interrupted"})
+    'took 3 attempts: 1 (its worker died), 3 (it was interrupted), 4'
+    """
+    before = "".join(f"{lost} ({reason}), " for lost, reason in losses.items())
+    return f"took {len(losses) + 1} attempts: {before}{number}"
+
+
+def drifts(study: StudyRecord) -> list[str]:
+    """One line a change of the study that was accepted, with the first trial under it."""
+    first: dict[str, int] = {}
+    for trial in study.trials:
+        for change in trial.drift:
+            first.setdefault(change, trial.number)
+    return [f"since trial {number}, as accepted: {change}" for change, number in first.items()]
+
+
 def uncovered_lines(uncovered: Mapping[str, tuple[str, ...]]) -> list[str]:
     """One line for all cost models that take the same layers to be free.
 

@@ -86,4 +86,4 @@ def test_a_trial_waits_for_space_however_often_it_is_tried(tmp_path: Path) -> No
     last.work()
     trials: list[Any] = list(last.record().trials)
     assert [trial.state for trial in trials] == ["complete", "complete"]
-    assert len(trials[1].retry_of) == 4
+    assert len(trials[1].losses) == 4

@@ -154,7 +154,7 @@ def test_a_stopped_worker_puts_its_trial_back(settings: Settings, straight: Stud
     assert "interrupted" in events[-1]["reason"]
     (waiting,) = stopped.record().trials
     assert waiting.state == "waiting"
-    assert waiting.retry_of == (0,)
+    assert waiting.losses == {0: "it was interrupted"}
     record = run(settings)
     assert [trial.state for trial in record.trials] == ["complete", "complete"]
     assert [outcome(t) for t in record.trials] == [outcome(t) for t in straight.trials]
@@ -167,7 +167,7 @@ def test_a_trial_may_be_stopped_any_number_of_times(settings: Settings) -> None:
             make_worker(settings, stopping=stop_after(2)).work()
     record = run(settings)
     assert record.count("complete") == 2
-    assert len(record.trials[-1].retry_of) == 5
+    assert len(record.trials[-1].losses) == 5
 
 
 def test_a_worker_may_be_stopped_before_its_first_trial(settings: Settings) -> None:
@@ -199,7 +199,7 @@ def test_the_trial_of_a_dead_worker_is_taken_up_again(
     events: Events = []
     record = run(settings, say=events.append)
     assert [trial.state for trial in record.trials] == ["complete", "complete"]
-    assert record.trials[0].retry_of == (0,)
+    assert record.trials[0].losses == {0: "its worker died"}
     assert [e["reason"] for e in events if e["event"] == "lost"] == ["its worker died"]
     assert [outcome(t) for t in record.trials] == [outcome(t) for t in straight.trials]
 

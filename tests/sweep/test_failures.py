@@ -6,6 +6,7 @@ import errno
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib import metadata
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plinio_sweep.settings import Settings
-from plinio_sweep.sweep.drift import DriftError
+from plinio_sweep.sweep.drift import DriftError, identity
 from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.sweep.space import Space
 from plinio_sweep.sweep.storage import StorageError
 from plinio_sweep.train.metrics import accuracy
-from plinio_sweep.train.recipe import Phase
+from plinio_sweep.train.recipe import Phase, Splits
+from plinio_sweep.view.report import drifts
 from tests.messages import is_sentence
 from tests.studies.tiny import TinyNet, bars, sweep, tiny
 from tests.sweep.bench import make_worker
@@ -286,7 +288,7 @@ def test_a_changed_definition_is_refused_with_what_changed(settings: Settings) -
 def test_a_definition_may_change_before_anything_is_trained(settings: Settings) -> None:
     open_study(sweep, settings)
     changed = tiny(recipe=replace(sweep.recipe, finetune=Phase(epochs=0)))
-    assert open_study(changed, settings).user_attrs["definition"] == changed.definition()
+    assert open_study(changed, settings).user_attrs["definition"] == identity(changed)
 
 
 def test_a_changed_definition_may_be_accepted_and_is_then_the_study(settings: Settings) -> None:
@@ -296,6 +298,60 @@ def test_a_changed_definition_may_be_accepted_and_is_then_the_study(settings: Se
     open_study(changed, settings)
     with pytest.raises(DriftError, match=r"recipe.finetune.epochs: 0 -> 1"):
         open_study(sweep, settings)
+
+
+def test_an_accepted_change_is_written_on_every_later_trial(settings: Settings) -> None:
+    run(settings, target=1)
+    changed = tiny(recipe=replace(sweep.recipe, finetune=replace(sweep.recipe.finetune, epochs=0)))
+    open_study(changed, settings, accept_drift=True)
+    record = run(settings, changed, target=3)
+    change = "recipe.finetune.epochs: 1 -> 0"
+    assert [trial.drift for trial in record.trials] == [(), (change,), (change,)]
+    assert drifts(record) == [f"since trial 1, as accepted: {change}"]
+
+
+def test_packages_of_another_version_are_drift(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_study(sweep, settings).ask()
+    version = metadata.version("torch").partition("+")[0]
+    monkeypatch.setattr(metadata, "version", lambda name: f"{name} of tomorrow")
+    with pytest.raises(DriftError, match=f'packages.torch: "{version}" -> "torch of tom') as error:
+        open_study(sweep, settings)
+    assert is_sentence(error.value)
+
+
+def test_the_build_of_a_package_is_no_drift(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_study(sweep, settings).ask()
+    version = metadata.version
+    other = {"torch": f"{version('torch').partition('+')[0]}+cu999"}
+    monkeypatch.setattr(metadata, "version", lambda name: other.get(name) or version(name))
+    open_study(sweep, settings)
+
+
+def relabelled() -> Splits:
+    data, train = bars(), bars().part("train")
+    return replace(data, train=(*train.inputs, 1 - train.target))
+
+
+def test_other_data_are_drift_wherever_they_are_loaded(settings: Settings) -> None:
+    run(settings, target=1)
+    # As on a machine whose files are others: the study says the same.
+    moved = replace(sweep, task=replace(sweep.task, data=relabelled))
+    worker = make_worker(settings, target=2)
+    worker.sweep = moved
+    with pytest.raises(DriftError, match=r"data.train: \[.*tensor .* -> .*--accept-drift") as error:
+        worker.work()
+    assert is_sentence(error.value)
+    assert worker.record().count("complete") == 1
+    accepting = make_worker(settings, target=2, accept_drift=True)
+    accepting.sweep = moved
+    accepting.work()
+    record = accepting.record()
+    assert record.count("complete") == 2
+    assert "data.train: " in record.trials[1].drift[0]
 
 
 FIXED: dict[str, tuple[Any, str]] = {

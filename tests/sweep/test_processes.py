@@ -53,9 +53,9 @@ def test_the_trial_of_a_killed_worker_is_finished_by_another_once(settings: Sett
     assert finish(*(start(work, settings, 2) for _ in range(2))) == [0, 0]
     record = worker.record()
     assert [trial.state for trial in record.trials] == ["complete", "complete"]
-    (again,) = [trial for trial in record.trials if trial.retry_of]
+    (again,) = [trial for trial in record.trials if trial.losses]
     assert again.params == left.params
-    assert again.retry_of == (0,)
+    assert list(again.losses) == [0]
     stored = worker.study.get_trials()
     assert [trial.user_attrs["uid"] for trial in stored].count(left.user_attrs["uid"]) == 2
 
