@@ -12,8 +12,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import sqlalchemy
@@ -21,6 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from plinio_sweep.settings import Settings
+from plinio_sweep.sweep.connect import is_loss, patiently
 from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.stage import LeaseLostError
 from plinio_sweep.sweep.storage import exclusive, explained, open_engine
@@ -69,11 +70,23 @@ class TableLease:
         Raises:
             LeaseLostError: When it is gone already.
         """
-        with self._leases.engine.begin() as connection:
+        stack = ExitStack()
+        patiently(lambda: self._renew_in(stack), self._leases.patience)
+        try:
+            with stack:
+                self.check()
+                yield
+        except SQLAlchemyError as error:
+            # What was to be done is done, and a renewal that was not heard of changes nothing.
+            if not is_loss(error):
+                raise
+
+    def _renew_in(self, stack: ExitStack) -> None:
+        with ExitStack() as attempt:
+            connection = attempt.enter_context(self._leases.engine.begin())
             if not self._renewed(connection):
                 self._lost.set()
-            self.check()
-            yield
+            stack.push(attempt.pop_all())
 
     def release(self) -> None:
         """Gives the row back, if it still is ours."""
@@ -109,6 +122,7 @@ class TableLeases:
         gone: Whether the worker of some name is known to have died, as the system tells of its
             own machine: its leases need not expire first.
         time_to_live: After which silence a holder is taken for dead [s].
+        patience: How long to wait for a server that was lost [s].
     """
 
     def __init__(
@@ -118,8 +132,10 @@ class TableLeases:
         *,
         gone: Callable[[str], bool] = lambda holder: False,
         time_to_live: float = TIME_TO_LIVE,
+        patience: float = 0.0,
     ) -> None:
         self.engine, self.holder, self.time_to_live = engine, holder, time_to_live
+        self.patience = patience
         self._gone = gone
         self.now: Any = _NOW[engine.dialect.name]
 
@@ -144,9 +160,14 @@ class TableLeases:
         free = TABLE.c.expires < self.now
         taking = insert.on_conflict_do_update(index_elements=["key"], set_=ours, where=free)
         row = TABLE.select().where(TABLE.c.key == key)
-        with self.engine.begin() as connection:
-            connection.execute(taking)
-            found = connection.execute(row).one_or_none()
+
+        def attempt() -> Any:
+            with self.engine.begin() as connection:
+                connection.execute(taking)
+                return connection.execute(row).one_or_none()
+
+        # Once more with the same token: what was committed unheard is ours.
+        found = patiently(attempt, self.patience)
         if found is not None and found.token == token:
             return TableLease(self, key, token)
         if found is not None and self._gone(found.holder):
@@ -156,16 +177,27 @@ class TableLeases:
     def remaining(self, key: str) -> float | None:
         """How long the lease of `key` lasts [s]: below 0 once expired, nothing without one."""
         left = sqlalchemy.select(TABLE.c.expires - self.now).where(TABLE.c.key == key)
-        with self.engine.begin() as connection:
-            return connection.execute(left).scalar_one_or_none()
+
+        def ask() -> float | None:
+            with self.engine.begin() as connection:
+                return connection.execute(left).scalar_one_or_none()
+
+        return patiently(ask, self.patience)
 
     def drop(self, key: str) -> None:
         """Ends the lease of `key`, whoever holds it."""
         self._remove(TABLE.c.key == key)
 
+    def sweep(self, kept: Collection[str]) -> None:
+        """Removes the leases that have expired, but for those of `kept` keys."""
+        self._remove((TABLE.c.expires < self.now) & TABLE.c.key.not_in(kept))
+
     def _remove(self, which: sqlalchemy.ColumnElement[bool]) -> None:
-        with self.engine.begin() as connection:
-            connection.execute(TABLE.delete().where(which))
+        def remove() -> None:
+            with self.engine.begin() as connection:
+                connection.execute(TABLE.delete().where(which))
+
+        patiently(remove, self.patience)
 
 
 def open_leases(
@@ -184,7 +216,13 @@ def open_leases(
     engine = open_engine(settings)
     with explained(settings), exclusive(settings):
         TABLE.create(engine, checkfirst=True)
-    return TableLeases(engine, life.name, gone=life.has_died, time_to_live=time_to_live)
+    return TableLeases(
+        engine,
+        life.name,
+        gone=life.has_died,
+        time_to_live=time_to_live,
+        patience=settings.patience,
+    )
 
 
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy
 import tenacity
@@ -13,7 +13,36 @@ import tenacity
 from plinio_sweep.settings import redacted
 
 LONGEST_PAUSE = 5.0  # [s] between two attempts
+# Workers that lost one server must not all come back at once.
+_WAIT = tenacity.wait_exponential_jitter(multiplier=0.1, max=LONGEST_PAUSE)
 _log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+def is_loss(error: BaseException | None) -> bool:
+    """Whether a connection broke in the middle of something, which may be done or not."""
+    while error is not None:
+        if isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated:
+            return True
+        error = error.__cause__
+    return False
+
+
+def patiently(action: Callable[[], Result], patience: float) -> Result:
+    """Does `action`, and does it again from its start when a connection broke in the middle.
+
+    Args:
+        action: Comes to the same however often it is begun.
+        patience: For how long [s].
+    """
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_loss),
+        stop=tenacity.stop_after_delay(patience),
+        wait=_WAIT,
+        reraise=True,
+    )
+    return attempts(action)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -42,8 +71,7 @@ class Connector:
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(driver.OperationalError),
             stop=tenacity.stop_after_delay(self.patience if self.known else 0.0),
-            # Workers that lost one server must not all come back at once.
-            wait=tenacity.wait_exponential_jitter(multiplier=0.1, max=LONGEST_PAUSE),
+            wait=_WAIT,
             before_sleep=self._tell,
             reraise=True,
         )

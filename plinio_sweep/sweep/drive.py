@@ -1,35 +1,34 @@
-"""Drives Optuna: what one worker does from claiming a trial to telling its values.
+"""What one worker does, from claiming a trial to telling its values.
 
-Every step that reads the study and then changes it happens under one lock, so that any number of
-workers come to exactly the trials that were asked for. A worker holds a lease on its trial. When it
-dies, workers on its machine see that at once, those on others when the lease expires, and whoever
-is first puts the trial back into the queue. A worker that was only frozen finds its trial taken,
-drops it and goes on with another.
+A worker that was frozen for so long that its trial went to another finds that out, drops it and
+goes on with the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.settings import Settings
-from plinio_sweep.sweep.definition import digest
-from plinio_sweep.sweep.drift import ACCEPTED, check_data
+from plinio_sweep.sweep.claims import Claim, Claims, Say
+from plinio_sweep.sweep.connect import patiently
+from plinio_sweep.sweep.drift import check_data
 from plinio_sweep.sweep.failure import StoppedError, TakenError, hits_all, reason_of
 from plinio_sweep.sweep.ground import ground_of
-from plinio_sweep.sweep.life import DIED, ENDED, Life
+from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.reading import excesses_of, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
 from plinio_sweep.sweep.shipped import shipped
-from plinio_sweep.sweep.stage import Ground, HeldLease, LeaseLostError, Leases, Plan, Store
+from plinio_sweep.sweep.stage import Ground, LeaseLostError, Leases, Plan, Store
 from plinio_sweep.sweep.storage import DATABASE_ERRORS, exclusive, explained
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.tracker import Annotator, Tracker
@@ -37,10 +36,7 @@ from plinio_sweep.sweep.trial import load_net, run_trial
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate
 
-SILENT = "its worker fell silent"
-COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-
-Say = Callable[[Mapping[str, Any]], None]
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -78,8 +74,18 @@ class Worker:
     def __post_init__(self) -> None:
         self._life = self.life or Life(self.settings.folder)
         self.name = self._life.name
-        self.lease: HeldLease | None = None  # on the trial in hand
-        self.number: int | None = None  # of the trial in hand
+        self._claim: Claim | None = None  # in hand
+        self._claims = Claims(
+            sweep=self.sweep,
+            settings=self.settings,
+            study=self.study,
+            target=self.target,
+            life=self._life,
+            leases=self.leases,
+            say=self.say,
+            stopping=self.stopping,
+            lost=lambda run, why: self._tell_tracker(lambda t: t.fail(run, why, lost=True)),
+        )
         self.watch = Watch(epoch=self._epoch, step=self._step, warn=self._warn)
 
     # -- the loop -------------------------------------------------------------------------------
@@ -95,8 +101,8 @@ class Worker:
         with explained(self.settings), self._life.lived():
             ground = self._ground()
             self._ensure_baseline(ground)
-            while (claimed := self._claim()) is not None:
-                self._run(ground, *claimed)
+            while (claim := self._patiently(self._claims.next)) is not None:
+                self._run(ground, claim)
 
     def measure(self, artifacts: Mapping[str, str]) -> None:
         """Measures stored nets on the test split, each once for ever.
@@ -113,7 +119,12 @@ class Worker:
                     net = shipped(ground, load_net(ground, folder)).net
                     score = evaluate(net, ground.data.part("test"), self.sweep.task)
                     values = {f"test_{name}": value for name, value in score.metrics.items()}
-                    self.study.set_user_attr(f"test:{key}", values)
+                    self._patiently(partial(self.study.set_user_attr, f"test:{key}", values))
+
+    @property
+    def number(self) -> int | None:
+        """Of the trial in hand."""
+        return None if self._claim is None else self._claim.trial.number
 
     @property
     def attrs(self) -> Mapping[str, Any]:
@@ -126,7 +137,8 @@ class Worker:
 
     def _ground(self) -> Ground:
         ground = ground_of(self.sweep, self.settings, self.store, self.leases)
-        check_data(self.study, self.settings, ground, accept=self.accept_drift)
+        accept = self.accept_drift
+        self._patiently(lambda: check_data(self.study, self.settings, ground, accept=accept))
         # Now, not after minutes of training: does the net run on the data, can it be traced?
         cost_of(seed_net(ground), ground.data.example(), ground.models)
         return ground
@@ -138,11 +150,15 @@ class Worker:
             return
         result = self._train_seed(ground, plan)
         stored = {"metrics": result.metrics, "costs": result.costs, "artifact": key}
+        if self._patiently(lambda: self._tell_baseline(stored)):
+            self.say({"event": "baseline", **stored, "reused_epochs": result.reused_epochs})
+
+    def _tell_baseline(self, stored: Mapping[str, Any]) -> bool:
         with exclusive(self.settings):
             if self.attrs.get("baseline") == stored:
-                return  # another worker was first, and told it
+                return False  # another worker was first, and told it
             self.study.set_user_attr("baseline", stored)
-        self.say({"event": "baseline", **stored, "reused_epochs": result.reused_epochs})
+        return True
 
     def _train_seed(self, ground: Ground, plan: Plan) -> TrialResult:
         try:
@@ -159,122 +175,31 @@ class Worker:
             ) from error
         return found[0]
 
-    # -- claiming -------------------------------------------------------------------------------
-
-    def _claim(self) -> tuple[optuna.Trial, Plan] | None:
-        with exclusive(self.settings):
-            if self.stopping():
-                raise StoppedError
-            self._reap()
-            trials = self.study.get_trials(deepcopy=False)
-            counted = sum(t.state in COUNTED or _failed(t) for t in trials)
-            if counted >= self.target:
-                return None
-            turn = _turn(trials)
-            self.study.sampler = self.sweep.sampler(self._seed("sampler", turn))
-            trial = self.study.ask()
-            if self.leases is not None:
-                # Before the trial bears a name: one with a name and no lease was given back.
-                self.lease = self.leases.take(_lease_key(trial._trial_id))
-            attrs = self.study.get_trials(deepcopy=False)[trial.number].user_attrs
-            if "uid" not in attrs:
-                trial.set_user_attr("uid", turn)
-            if accepted := self.attrs.get(ACCEPTED):
-                trial.set_user_attr("drift", accepted)
-            trial.set_user_attr("worker", self.name)
-            # Chosen under the lock, so that the next worker's sampler sees what is running.
-            plan = self._plan(trial)
-            self.number = trial.number
-            return trial, plan
-
-    def _plan(self, trial: optuna.Trial) -> Plan:
-        # One seed for all trials: those that begin alike share what they train.
-        return self.sweep.space.suggest(trial, self.sweep.seed)
-
-    def _seed(self, *what: Any) -> int:
-        return int(digest([self.sweep.seed, *what])[:7], 16)
-
-    def _reap(self) -> None:
-        """Puts trials of dead workers back into the queue.
-
-        A trial is claimed and named under the lock that is held here: one without a worker was
-        left in the middle of it. One of our own is left from work that an error ended.
-        """
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            worker = trial.user_attrs.get("worker")
-            why = ENDED if worker in (None, self.name) else self._end_of(trial, worker)
-            if why is not None:
-                self._requeue(trial, why)
-
-    def _end_of(self, trial: optuna.trial.FrozenTrial, worker: str) -> str | None:
-        """How the worker of a trial ended; nothing while it lives."""
-        seen, key = self._life.end_of(worker), _lease_key(trial._trial_id)
-        if self.leases is None:
-            return seen
-        if seen is not None:
-            self.leases.drop(key)
-            return seen
-        left = self.leases.remaining(key)
-        if left is None or left >= 0 or (taken := self.leases.take(key)) is None:
-            return None
-        taken.release()  # whoever had it finds that out when it wakes up
-        return SILENT
-
-    def _requeue(self, trial: optuna.trial.FrozenTrial, why: str) -> None:
-        storage, identity = self.study._storage, trial._trial_id
-        attrs = trial.user_attrs
-        losses = [*attrs.get("retry_of", []), trial.number]
-        died = why in (DIED, SILENT)
-        deaths = attrs.get("deaths", 0) + died
-        given_up = died and deaths > self.settings.retries
-        if given_up:
-            reason = f"given up: {deaths} workers died of it (trials {losses})"
-            storage.set_trial_user_attr(identity, "error", reason)
-        else:
-            storage.set_trial_user_attr(identity, "lost", why)
-        self.study.tell(trial.number, state=TrialState.FAIL)
-        self.say({"event": "lost", "trial": trial.number, "reason": why, "given_up": given_up})
-        if self.tracker is not None and "run" in attrs:
-            self._tell_tracker(lambda t: t.fail(attrs["run"], why, lost=True))
-        if given_up:
-            return
-        kept = {k: v for k, v in attrs.items() if k in ("uid", "run")}
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.WAITING,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs={**kept, "retry_of": losses, "deaths": deaths},
-            )
-        )
-
     # -- one trial ------------------------------------------------------------------------------
 
-    def _run(self, ground: Ground, trial: optuna.Trial, plan: Plan) -> None:
+    def _run(self, ground: Ground, claim: Claim) -> None:
+        self._claim = claim
         try:
-            self._attempt_trial(ground, trial, plan)
+            self._attempt_trial(ground, claim)
         except (TakenError, UpdateFinishedTrialError):
-            self.say({"event": "taken", "trial": trial.number})
+            self.say({"event": "taken", "trial": claim.trial.number})
         finally:
-            if self.lease is not None:
-                self.lease.release()
-                self.lease = None
-        self.number = None
+            if claim.lease is not None:
+                claim.lease.release()
+        self._claim = None
 
-    def _attempt_trial(self, ground: Ground, trial: optuna.Trial, plan: Plan) -> None:
+    def _attempt_trial(self, ground: Ground, claim: Claim) -> None:
+        trial = claim.trial
         self.say({"event": "start", "trial": trial.number, "params": trial.params})
         run = self._start_run(trial)
         try:
             result, net, folder = run_trial(
-                ground, plan, warmup_seed=self.sweep.seed, watch=self.watch
+                ground, claim.plan, warmup_seed=self.sweep.seed, watch=self.watch
             )
             values = values_of(self.sweep.axes, result.metrics, result.costs)
             excesses = excesses_of(self.sweep.limits, result.metrics, result.costs)
         except StoppedError:
-            with exclusive(self.settings):
-                frozen = self.study.get_trials(deepcopy=False)[trial.number]
-                if frozen.state == TrialState.RUNNING:
-                    self._requeue(frozen, "it was interrupted")
+            self._patiently(lambda: self._claims.give_back(trial.number))
             raise
         except (TakenError, *DATABASE_ERRORS):
             raise
@@ -284,22 +209,25 @@ class Worker:
             self._fail(trial, run, error)
             return
         self._confirm()
-        self._record(trial, result, excesses)
+        self._patiently(lambda: self._record(trial, result, excesses))
         if self.annotator is not None:
             self._attempt("annotate", lambda: self._annotator().annotate(trial, result, folder))
         if run is not None:
             example = ground.data.example()
             self._tell_tracker(lambda t: t.finish(run, result, net, example, folder))
-        self.study.tell(trial, values, skip_if_finished=True)
+        self._patiently(lambda: self.study.tell(trial, values, skip_if_finished=True))
         told = {"values": values, "reused_epochs": result.reused_epochs}
         self.say({"event": "complete", "trial": trial.number, **told})
 
+    def _patiently(self, action: Callable[[], Result]) -> Result:
+        return patiently(action, self.settings.patience)
+
     def _confirm(self) -> None:
         """Makes sure that the trial is still ours, and for a while will be."""
-        if self.lease is None:
+        if self._claim is None or self._claim.lease is None:
             return
         try:
-            with self.lease.sealed():
+            with self._claim.lease.sealed():
                 pass
         except LeaseLostError as error:
             raise TakenError from error
@@ -315,11 +243,13 @@ class Worker:
     def _fail(self, trial: optuna.Trial, run: str | None, error: Exception) -> None:
         self._confirm()
         reason = reason_of(error)
-        trial.set_user_attr("error", reason[:1000])
-        trial.set_user_attr("error_kind", type(error).__name__)
+        told = {"error": reason[:1000], "error_kind": type(error).__name__}
+        for name, text in told.items():
+            self._patiently(partial(trial.set_user_attr, name, text))
         if run is not None:
             self._tell_tracker(lambda t: t.fail(run, reason))
-        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        failed = partial(self.study.tell, trial, state=TrialState.FAIL, skip_if_finished=True)
+        self._patiently(failed)
         self.say({"event": "failed", "trial": trial.number, "reason": reason})
 
     # -- what a trial never depends on ------------------------------------------------------------
@@ -329,7 +259,7 @@ class Worker:
         found: list[str] = []
         self._tell_tracker(lambda t: found.append(t.start(trial.number, trial.params, known)))
         if found and found[0] != known:
-            trial.set_user_attr("run", found[0])
+            self._patiently(partial(trial.set_user_attr, "run", found[0]))
         return found[0] if found else None
 
     def _tell_tracker(self, action: Callable[[Tracker], None]) -> None:
@@ -359,26 +289,8 @@ class Worker:
     def _step(self) -> None:
         if self.stopping():
             raise StoppedError
-        if self.lease is not None:
+        if self._claim is not None and self._claim.lease is not None:
             try:
-                self.lease.check()
+                self._claim.lease.check()
             except LeaseLostError as error:
                 raise TakenError from error
-
-
-def _lease_key(identity: int) -> str:
-    """Of a trial by its number in the database, which no other study's trial has."""
-    return f"trial {identity}"
-
-
-def _failed(trial: optuna.trial.FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and "lost" not in trial.user_attrs
-
-
-def _turn(trials: list[optuna.trial.FrozenTrial]) -> int:
-    """What sets a claim apart from those before it: how many trials were begun.
-
-    Claims are made one at a time, so no two draws meet the same number; a trial that is tried again
-    counts once, so that a study goes on after an interruption as it would have without.
-    """
-    return sum(t.state != TrialState.WAITING and "lost" not in t.user_attrs for t in trials)

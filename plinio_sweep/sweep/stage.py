@@ -6,7 +6,7 @@ often it is trained is the matter of `path` and `node`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,6 +93,10 @@ class Leases(Protocol):
 
     def drop(self, key: str) -> None:
         """Ends the lease of `key`, whoever holds it."""
+        ...
+
+    def sweep(self, kept: Collection[str]) -> None:
+        """Removes the leases that have expired, but for those of `kept` keys."""
         ...
 
 

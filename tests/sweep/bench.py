@@ -23,6 +23,7 @@ from plinio_sweep.sweep.drive import Worker
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.opening import open_study
+from plinio_sweep.sweep.result import TrialRecord
 from plinio_sweep.sweep.stage import Ground, Plan, Stage, StageOutcome, run_search, train_net
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.trial import run_trial
@@ -54,6 +55,11 @@ def make_worker(
         target=target,
         **changes,
     )
+
+
+def outcome(trial: TrialRecord) -> tuple[Any, ...]:
+    """What must be the same whatever happened to the study on its way."""
+    return trial.state, trial.params, trial.values, trial.metrics, trial.costs
 
 
 def run_stage(

@@ -20,6 +20,7 @@ from plinio_sweep.sweep.connect import Connector
 from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.storage import StorageError, exclusive, explained, open_storage
 from tests.studies.tiny import sweep
+from tests.sweep.bench import make_worker, outcome
 
 
 class Proxy:
@@ -139,6 +140,34 @@ def test_patience_has_an_end(proxy: tuple[Proxy, Settings]) -> None:
     server.shut()
     with pytest.raises(StorageError, match="nothing that was stored is lost"), explained(short):
         study.get_trials()
+
+
+def test_a_worker_loses_nothing_to_a_server_that_comes_and_goes(
+    proxy: tuple[Proxy, Settings], tmp_path: Path
+) -> None:
+    server, settings = proxy
+    worker = make_worker(settings, target=3)
+    done = threading.Event()
+
+    def flicker() -> None:
+        while not done.wait(0.3):
+            server.shut()
+            done.wait(0.1)
+            server.reopen()
+
+    flickering = threading.Thread(target=flicker)
+    flickering.start()
+    try:
+        worker.work()
+    finally:
+        done.set()
+        flickering.join()
+    straight = make_worker(Settings(folder=tmp_path / "straight", tracking="none"), target=3)
+    straight.work()
+    found, expected = worker.record(), straight.record()
+    assert [outcome(t) for t in found.trials if t.state != "waiting"] == [
+        outcome(t) for t in expected.trials
+    ]
 
 
 def test_other_databases_are_refused(tmp_path: Path) -> None:

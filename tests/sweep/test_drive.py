@@ -15,11 +15,11 @@ from plinio_sweep.store.leases import open_leases
 from plinio_sweep.sweep.failure import StoppedError
 from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.opening import open_study
-from plinio_sweep.sweep.result import StudyRecord, TrialRecord
+from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.sweep.stage import LeaseLostError
 from plinio_sweep.train.recipe import Phase
 from tests.studies.tiny import sweep, tiny
-from tests.sweep.bench import make_worker
+from tests.sweep.bench import make_worker, outcome
 
 Events = list[Mapping[str, Any]]
 
@@ -28,10 +28,6 @@ def run(settings: Settings, study: Any = sweep, *, target: int = 2, **changes: A
     worker = make_worker(settings, study, target=target, **changes)
     worker.work()
     return worker.record()
-
-
-def outcome(trial: TrialRecord) -> tuple[Any, ...]:
-    return trial.state, trial.params, trial.values, trial.metrics, trial.costs
 
 
 @pytest.fixture(scope="module")

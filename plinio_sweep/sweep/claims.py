@@ -1,0 +1,204 @@
+"""Hands out the trials of a study one at a time, and takes back those of dead workers.
+
+Every step that reads the study and then changes it happens under one lock, so that any number of
+workers come to exactly the trials that were asked for. A worker holds a lease on its trial. When it
+dies, workers on its machine see that at once, those on others when the lease expires, and whoever
+is first puts the trial back into the queue.
+
+A server that is lost in the middle of a claim takes the lock with it. The claim then fails at its
+end, where the lock is given back, and is made anew: what it had begun bears no name or our own, and
+is put back like the trial of a dead worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from plinio_sweep.settings import Settings
+from plinio_sweep.sweep.definition import digest
+from plinio_sweep.sweep.drift import ACCEPTED
+from plinio_sweep.sweep.failure import StoppedError
+from plinio_sweep.sweep.life import DIED, ENDED, Life
+from plinio_sweep.sweep.stage import HeldLease, Leases, Plan
+from plinio_sweep.sweep.storage import exclusive
+from plinio_sweep.sweep.study import Sweep
+
+INTERRUPTED = "it was interrupted"
+SILENT = "its worker fell silent"
+COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+Say = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Claim:
+    """A trial in the hands of one worker."""
+
+    trial: optuna.Trial
+    plan: Plan
+    lease: HeldLease | None  # none without a table of leases
+
+
+@dataclass(eq=False, kw_only=True)
+class Claims:
+    """The queue of one study, as one worker sees it.
+
+    Args:
+        sweep: What is searched.
+        settings: Where.
+        study: As it is stored.
+        target: Number of trials in all.
+        life: Of the worker.
+        leases: Who works on what; without them locks of this machine.
+        say: Hears of trials that were lost.
+        stopping: Whether to hand out no more.
+        lost: Told of a lost trial's run and of the reason.
+    """
+
+    sweep: Sweep
+    settings: Settings
+    study: optuna.Study
+    target: int
+    life: Life
+    leases: Leases | None
+    say: Say
+    stopping: Callable[[], bool]
+    lost: Callable[[str, str], None]
+
+    def __post_init__(self) -> None:
+        self._lease: HeldLease | None = None  # of a claim that is not made to its end
+
+    def next(self) -> Claim | None:
+        """The next trial; nothing when there are enough.
+
+        Raises:
+            StoppedError: When there are to be no more.
+        """
+        if self._lease is not None:  # of a claim that broke
+            self._lease.release()
+            self._lease = None
+        with exclusive(self.settings):
+            if self.stopping():
+                raise StoppedError
+            self._reap()
+            trials = self.study.get_trials(deepcopy=False)
+            counted = sum(t.state in COUNTED or _failed(t) for t in trials)
+            claim = self._ask(_turn(trials)) if counted < self.target else None
+        self._lease = None
+        return claim
+
+    def _ask(self, turn: int) -> Claim:
+        self.study.sampler = self.sweep.sampler(self._seed("sampler", turn))
+        trial = self.study.ask()
+        if self.leases is not None:
+            # Before the trial bears a name: one with a name and no lease was given back.
+            self._lease = self.leases.take(_lease_key(trial._trial_id))
+        attrs = self.study.get_trials(deepcopy=False)[trial.number].user_attrs
+        if "uid" not in attrs:
+            trial.set_user_attr("uid", turn)
+        if accepted := self.study.user_attrs.get(ACCEPTED):
+            trial.set_user_attr("drift", accepted)
+        trial.set_user_attr("worker", self.life.name)
+        # Chosen under the lock, so that the next worker's sampler sees what is running. One seed
+        # for all trials: those that begin alike share what they train.
+        plan = self.sweep.space.suggest(trial, self.sweep.seed)
+        return Claim(trial=trial, plan=plan, lease=self._lease)
+
+    def give_back(self, number: int) -> None:
+        """Puts a trial of ours back into the queue, unless somebody else has done so."""
+        with exclusive(self.settings):
+            frozen = self.study.get_trials(deepcopy=False)[number]
+            if frozen.state == TrialState.RUNNING:
+                self._requeue(frozen, INTERRUPTED)
+
+    def _seed(self, *what: Any) -> int:
+        return int(digest([self.sweep.seed, *what])[:7], 16)
+
+    def _reap(self) -> None:
+        """Puts trials of dead workers back into the queue.
+
+        A trial is claimed and named under the lock that is held here: one without a worker was
+        left in the middle of it. One of our own is left from work that an error ended.
+        """
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in running:
+            worker = trial.user_attrs.get("worker")
+            why = ENDED if worker in (None, self.life.name) else self._end_of(trial, worker)
+            if why is not None:
+                self._requeue(trial, why)
+        if self.leases is not None:
+            # Whoever died after its work was done leaves a lease that nobody asks for any more.
+            self.leases.sweep({_lease_key(trial._trial_id) for trial in running})
+
+    def _end_of(self, trial: FrozenTrial, worker: str) -> str | None:
+        """How the worker of a trial ended; nothing while it lives."""
+        seen, key = self.life.end_of(worker), _lease_key(trial._trial_id)
+        if self.leases is None:
+            return seen
+        if seen is not None:
+            self.leases.drop(key)
+            return seen
+        left = self.leases.remaining(key)
+        if left is None or left >= 0 or (taken := self.leases.take(key)) is None:
+            return None
+        taken.release()  # whoever had it finds that out when it wakes up
+        return SILENT
+
+    def _requeue(self, trial: FrozenTrial, why: str) -> None:
+        """Ends a lost trial, and puts its successor into the queue unless it is given up.
+
+        May be cut anywhere: who comes next finds the trial running, and does what is missing.
+        """
+        attrs = trial.user_attrs
+        losses = [*attrs.get("retry_of", []), trial.number]
+        died = why in (DIED, SILENT)
+        deaths = attrs.get("deaths", 0) + died
+        given_up = died and deaths > self.settings.retries
+        if given_up:
+            told = {"error": f"given up: {deaths} workers died of it (trials {losses})"}
+        else:
+            told = {"lost": why}
+            self._enqueue(trial, losses, deaths)
+        for name, text in told.items():
+            self.study._storage.set_trial_user_attr(trial._trial_id, name, text)
+        self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        self.say({"event": "lost", "trial": trial.number, "reason": why, "given_up": given_up})
+        if "run" in attrs:
+            self.lost(attrs["run"], why)
+
+    def _enqueue(self, trial: FrozenTrial, losses: list[int], deaths: int) -> None:
+        others = self.study.get_trials(deepcopy=False)
+        if any(other.user_attrs.get("retry_of", [])[-1:] == [trial.number] for other in others):
+            return  # done before
+        kept = {k: v for k, v in trial.user_attrs.items() if k in ("uid", "run")}
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.WAITING,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={**kept, "retry_of": losses, "deaths": deaths},
+            )
+        )
+
+
+def _lease_key(identity: int) -> str:
+    """Of a trial by its number in the database, which no other study's trial has."""
+    return f"trial {identity}"
+
+
+def _failed(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and "lost" not in trial.user_attrs
+
+
+def _turn(trials: list[FrozenTrial]) -> int:
+    """What sets a claim apart from those before it: how many trials were begun.
+
+    Claims are made one at a time, so no two draws meet the same number; a trial that is tried again
+    counts once, so that a study goes on after an interruption as it would have without.
+    """
+    return sum(t.state != TrialState.WAITING and "lost" not in t.user_attrs for t in trials)
