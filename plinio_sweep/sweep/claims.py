@@ -28,9 +28,11 @@ from plinio_sweep.sweep.stage import HeldLease, Leases, Plan
 from plinio_sweep.sweep.storage import exclusive
 from plinio_sweep.sweep.study import Sweep
 
+DOUBLED = "it was queued twice"
 INTERRUPTED = "it was interrupted"
 SILENT = "its worker fell silent"
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+_KEPT = ("fixed_params",)  # what whoever enqueued a trial asked for
 
 Say = Callable[[Mapping[str, Any]], None]
 
@@ -96,17 +98,17 @@ class Claims:
         self.study.sampler = self.sweep.sampler(self._seed("sampler", turn))
         trial = self.study.ask()
         if self.leases is not None:
-            # Before the trial bears a name: one with a name and no lease was given back.
             self._lease = self.leases.take(_lease_key(trial._trial_id))
         attrs = self.study.get_trials(deepcopy=False)[trial.number].user_attrs
         if "uid" not in attrs:
             trial.set_user_attr("uid", turn)
         if accepted := self.study.user_attrs.get(ACCEPTED):
             trial.set_user_attr("drift", accepted)
-        trial.set_user_attr("worker", self.life.name)
         # Chosen under the lock, so that the next worker's sampler sees what is running. One seed
         # for all trials: those that begin alike share what they train.
         plan = self.sweep.space.suggest(trial, self.sweep.seed)
+        # Last: a trial that bears no name was left in the middle of all this.
+        trial.set_user_attr("worker", self.life.name)
         return Claim(trial=trial, plan=plan, lease=self._lease)
 
     def give_back(self, number: int) -> None:
@@ -122,8 +124,8 @@ class Claims:
     def _reap(self) -> None:
         """Puts trials of dead workers back into the queue.
 
-        A trial is claimed and named under the lock that is held here: one without a worker was
-        left in the middle of it. One of our own is left from work that an error ended.
+        One without a worker was left in the middle of a claim, for claims are made under the lock
+        that is held here. One of our own is left from work that an error ended.
         """
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for trial in running:
@@ -131,9 +133,24 @@ class Claims:
             why = ENDED if worker in (None, self.life.name) else self._end_of(trial, worker)
             if why is not None:
                 self._requeue(trial, why)
+        self._drop_doubles()
         if self.leases is not None:
             # Whoever died after its work was done leaves a lease that nobody asks for any more.
             self.leases.sweep({_lease_key(trial._trial_id) for trial in running})
+
+    def _drop_doubles(self) -> None:
+        """Keeps one successor of every lost trial.
+
+        Optuna adds a trial once more when the connection breaks before it hears that it was added.
+        """
+        seen: set[int] = set()
+        for trial in self.study.get_trials(deepcopy=False):
+            before = trial.user_attrs.get("retry_of", [])[-1:]
+            if trial.state == TrialState.WAITING and seen.issuperset(before) and before:
+                storage, identity = self.study._storage, trial._trial_id
+                storage.set_trial_user_attr(identity, "lost", DOUBLED)
+                storage.set_trial_state_values(identity, TrialState.FAIL)
+            seen.update(before)
 
     def _end_of(self, trial: FrozenTrial, worker: str) -> str | None:
         """How the worker of a trial ended; nothing while it lives."""
@@ -175,13 +192,17 @@ class Claims:
         others = self.study.get_trials(deepcopy=False)
         if any(other.user_attrs.get("retry_of", [])[-1:] == [trial.number] for other in others):
             return  # done before
-        kept = {k: v for k, v in trial.user_attrs.items() if k in ("uid", "run")}
+        attrs = trial.user_attrs
+        kept = {k: v for k, v in attrs.items() if k in ("uid", "run")}
+        # Of a plan that was cut nothing is kept: its second half would be drawn otherwise.
+        whole = "worker" in attrs or attrs.get("planned", False)
         self.study.add_trial(
             create_trial(
                 state=TrialState.WAITING,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs={**kept, "retry_of": losses, "deaths": deaths},
+                params=trial.params if whole else {},
+                distributions=trial.distributions if whole else {},
+                user_attrs={**kept, "planned": whole, "retry_of": losses, "deaths": deaths},
+                system_attrs={k: v for k, v in trial.system_attrs.items() if k in _KEPT},
             )
         )
 

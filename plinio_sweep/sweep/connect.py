@@ -7,11 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import optuna
 import sqlalchemy
 import tenacity
 
 from plinio_sweep.settings import redacted
 
+# What is raised where the database can't be reached or written.
+DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
+# What a server says that ends or starts; nothing when the client found the connection broken.
+_LOSSES = (None, "57P01", "57P02", "57P03")
 LONGEST_PAUSE = 5.0  # [s] between two attempts
 # Workers that lost one server must not all come back at once.
 _WAIT = tenacity.wait_exponential_jitter(multiplier=0.1, max=LONGEST_PAUSE)
@@ -22,10 +27,16 @@ Result = TypeVar("Result")
 
 def is_loss(error: BaseException | None) -> bool:
     """Whether a connection broke in the middle of something, which may be done or not."""
+    if not isinstance(error, DATABASE_ERRORS):
+        return False
     while error is not None:
         if isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated:
             return True
-        error = error.__cause__
+        if isinstance(error, sqlalchemy.exc.PendingRollbackError):
+            return True  # said to whoever goes on where the connection broke
+        if getattr(error, "sqlstate", "") in _LOSSES and hasattr(error, "diag"):
+            return True  # of psycopg, on a connection that SQLAlchemy had not opened to its end
+        error = error.__cause__ or error.__context__
     return False
 
 

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.claims import Claim, Claims, Say
-from plinio_sweep.sweep.connect import patiently
+from plinio_sweep.sweep.connect import DATABASE_ERRORS, patiently
 from plinio_sweep.sweep.drift import check_data
 from plinio_sweep.sweep.failure import StoppedError, TakenError, hits_all, reason_of
 from plinio_sweep.sweep.ground import ground_of
@@ -29,7 +29,7 @@ from plinio_sweep.sweep.reading import excesses_of, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
 from plinio_sweep.sweep.shipped import shipped
 from plinio_sweep.sweep.stage import Ground, LeaseLostError, Leases, Plan, Store
-from plinio_sweep.sweep.storage import DATABASE_ERRORS, exclusive, explained
+from plinio_sweep.sweep.storage import exclusive, explained
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.tracker import Annotator, Tracker
 from plinio_sweep.sweep.trial import load_net, run_trial

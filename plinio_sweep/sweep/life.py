@@ -14,8 +14,8 @@ from pathlib import Path
 
 import filelock
 
+from plinio_sweep.sweep.connect import DATABASE_ERRORS
 from plinio_sweep.sweep.failure import StoppedError
-from plinio_sweep.sweep.storage import DATABASE_ERRORS
 
 DIED, ENDED = "its worker died", "its worker could not go on"
 

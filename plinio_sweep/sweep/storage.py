@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,10 +15,7 @@ import optuna
 import sqlalchemy
 
 from plinio_sweep.settings import Settings, redacted
-from plinio_sweep.sweep.connect import Connector
-
-# What is raised where the database can't be reached or written.
-DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
+from plinio_sweep.sweep.connect import DATABASE_ERRORS, Connector
 
 
 class StorageError(ValueError):
@@ -123,6 +121,8 @@ def _connected(settings: Settings, path: Path | None) -> optuna.storages.RDBStor
         storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
     except ImportError as error:
         raise StorageError(_driver_sentence(url, error)) from error
+    except RuntimeError as error:
+        raise StorageError(_schema_sentence(url, error)) from error
     if path is not None:
         _harden(storage.engine)
     return storage
@@ -156,6 +156,17 @@ def open_engine(settings: Settings) -> sqlalchemy.Engine:
     )
     _harden(engine)
     return engine
+
+
+def _schema_sentence(url: str, error: RuntimeError) -> str:
+    # Optuna knows older schemas than its own, but none of a later Optuna.
+    older = "storage upgrade" in str(error)
+    way = f"optuna storage upgrade --storage {redacted(url)}" if older else "pip install -U optuna"
+    return (
+        f"The study's database must have the schema of Optuna {optuna.__version__}, but "
+        f"{redacted(url)} has {'an earlier' if older else 'another'} one; run `{way}`: nothing was "
+        f"changed."
+    )
 
 
 def _driver_sentence(url: str, error: ImportError) -> str:
@@ -246,15 +257,23 @@ def exclusive(settings: Settings, *, known: bool = True) -> Iterator[None]:
         yield
 
 
+@functools.lru_cache(maxsize=16)
+def _lock_engine(url: str, patience: float) -> tuple[sqlalchemy.Engine, Connector]:
+    """Connections for the lock, each opened and closed with it; what they share is made once."""
+    connector = Connector(url=sqlalchemy.make_url(url), patience=patience)
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, creator=connector)
+    return engine, connector
+
+
 @contextmanager
 def _advisory_lock(settings: Settings, known: bool) -> Iterator[None]:
     key = int.from_bytes(hashlib.sha256(b"plinio_sweep").digest()[:8], signed=True)
     url = settings.storage_url
     try:
-        connector = _connector(settings, known=known)
-        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, creator=connector)
+        engine, connector = _lock_engine(url, settings.patience)
     except ImportError as error:
         raise StorageError(_driver_sentence(url, error)) from error
+    connector.known |= known
     with engine.connect() as connection:
         connection.execute(
             sqlalchemy.text("select set_config('lock_timeout', :time, false)"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState, create_trial
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.leases import open_leases
@@ -198,6 +199,27 @@ def test_the_trial_of_a_dead_worker_is_taken_up_again(
     assert record.trials[0].losses == {0: "its worker died"}
     assert [e["reason"] for e in events if e["event"] == "lost"] == ["its worker died"]
     assert [outcome(t) for t in record.trials] == [outcome(t) for t in straight.trials]
+
+
+def test_a_trial_that_was_queued_twice_runs_once(settings: Settings, straight: StudyRecord) -> None:
+    die_in_trial(settings)
+    die_in_trial(settings)  # puts a successor of trial 0 into the queue, and dies of it
+    study = open_study(sweep, settings)
+    queued = study.get_trials()[1]
+    for _ in range(2):
+        study.add_trial(
+            create_trial(
+                state=TrialState.WAITING,
+                params=queued.params,
+                distributions=queued.distributions,
+                user_attrs={"uid": 0, "planned": True, "retry_of": [0, 1], "deaths": 2},
+            )
+        )
+    record = run(settings)
+    assert [outcome(t) for t in record.trials] == [outcome(t) for t in straight.trials]
+    assert [t.user_attrs.get("lost") for t in study.get_trials()] == [
+        *("its worker died", "its worker died", None, "it was queued twice", None)
+    ]
 
 
 def test_a_trial_that_kills_its_workers_is_given_up(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import filelock
 import optuna
 import pytest
+import sqlalchemy
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.opening import open_study
@@ -188,3 +189,22 @@ def test_errors_of_others_pass_through(settings: Settings) -> None:
         raise ZeroDivisionError
     with pytest.raises(optuna.exceptions.DuplicatedStudyError), explained(settings):
         raise optuna.exceptions.DuplicatedStudyError
+
+
+# -- schemas --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("revision", "way"),
+    [("v2.6.0.a", "run `optuna storage upgrade --storage sqlite:"), ("v99", "pip install -U opt")],
+)
+def test_a_schema_of_another_version_is_refused_with_the_way_out(
+    settings: Settings, revision: str, way: str
+) -> None:
+    engine = open_storage(settings, create=True).engine
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(f"update alembic_version set version_num='{revision}'"))
+    engine.dispose()
+    with pytest.raises(StorageError, match=f"must have the schema of Optuna.*{way}") as error:
+        open_storage(settings, create=True)
+    assert is_sentence(error.value)
