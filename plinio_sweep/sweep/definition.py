@@ -83,9 +83,13 @@ def _installed(code: Any) -> bool:
     file = getattr(sys.modules.get(code.__module__), "__file__", None)
     if file is None:
         return True
+    return any(Path(file).is_relative_to(home) for home in (*_homes(), *_OURS))
+
+
+@functools.cache
+def _homes() -> tuple[Path, ...]:
     paths = sysconfig.get_paths()
-    homes = [Path(paths[name]) for name in ("stdlib", "purelib", "platlib")]
-    return any(Path(file).is_relative_to(home) for home in (*homes, *_OURS))
+    return tuple(Path(paths[name]) for name in ("stdlib", "purelib", "platlib"))
 
 
 def _reached(value: Any) -> dict[str, Any]:
