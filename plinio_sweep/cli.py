@@ -89,9 +89,9 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 def _places(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options for where the results of a study are."""
-    return _setting("storage", "The study's database: sqlite:///… or postgresql+psycopg://…")(
-        command
-    )
+    database = _setting("storage", "The study's database: sqlite:///… or postgresql+psycopg://…")
+    files = _setting("artifacts", "Of what is trained: a folder, or s3://… and its like.")
+    return database(files(command))
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})

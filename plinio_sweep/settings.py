@@ -19,6 +19,7 @@ FOLDER = ".plinio-sweep"
 PREFIX = "PLINIO_SWEEP_"  # of the variables that stand for settings
 SECONDS = ("checkpoint", "lock_timeout", "patience")
 COUNTS = ("retries",)
+PLACES = ("folder", "artifacts")  # folders, relative to the file that names them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +28,19 @@ class Settings:
 
     Args:
         folder: Holds databases, artefacts and logs; `.plinio-sweep` beside the study by default.
+        artifacts: Folder or fsspec URL of what is trained; in `folder` when empty.
         storage: URL of the study's database; SQLite in `folder` when empty.
         tracking: URI of MLflow; SQLite in `folder` when empty, "none" for no tracking.
         device: What torch calls it: "cpu", "cuda:0"; of several, as "cuda:0,cuda:1", each worker
             takes one in turn.
         lock_timeout: How long to wait for a busy database [s].
         checkpoint: Least time between two checkpoints of a training [s].
-        patience: How long to wait for a database server that was lost [s].
+        patience: How long to wait for a server that was lost, of the database or the artefacts [s].
         retries: How often a trial is taken up again whose worker died of it.
     """
 
     folder: Path
+    artifacts: str = ""
     storage: str = ""
     tracking: str = ""
     device: str = "cpu"
@@ -64,9 +67,9 @@ class Settings:
         return tuple(name.strip() for name in self.device.split(","))
 
     @property
-    def artifacts(self) -> Path:
-        """Root of the content-addressed artefacts."""
-        return self.folder / "artifacts"
+    def artifacts_url(self) -> str:
+        """Root of the content-addressed artefacts: a folder or a URL."""
+        return self.artifacts or str(self.folder / "artifacts")
 
     @property
     def logs(self) -> Path:
@@ -85,8 +88,9 @@ def load_settings(study: Path, environment: Mapping[str, str] = os.environ) -> S
     for folder in study.parents:
         if (table := _table(folder)) is not None:
             found = dict(table)
-            if isinstance(place := found.get("folder"), str):
-                found["folder"] = str(folder / place)
+            for name in PLACES:
+                if isinstance(place := found.get(name), str) and place and not is_url(place):
+                    found[name] = str(folder / place)
             break
     names = {f.name for f in fields(Settings)}
     for name in names:
@@ -106,6 +110,11 @@ def load_settings(study: Path, environment: Mapping[str, str] = os.environ) -> S
 def variable(name: str) -> str:
     """The environment variable that stands for the setting `name`."""
     return f"{PREFIX}{name.upper()}"
+
+
+def is_url(place: str) -> bool:
+    """Whether `place` is a URL, not a folder."""
+    return "://" in place
 
 
 def _table(folder: Path) -> Mapping[str, Any] | None:
@@ -129,6 +138,8 @@ def _convert(name: str, value: Any) -> Any:
     if name in SECONDS or name in COUNTS:
         return _number(name, value)
     if isinstance(value, str):
+        if name == "artifacts" and value and not is_url(value):
+            return str(Path(value).absolute())
         return Path(value).absolute() if name == "folder" else value
     raise ValueError(f"Setting `{name}` must be a string, but got {value!r}; correct it.")
 
@@ -149,4 +160,5 @@ def redacted(text: str) -> str:
     """`text` with the passwords of its URLs hidden: for everything printed or logged."""
     # To the last @ of the word: a password may hold any sign, and too much hidden does no harm.
     text = re.sub(r"(?<=://)([^:/@\s]*):\S*@", r"\1:***@", text)
-    return re.sub(r"(?<=[?&]password=)[^&\s'\"]+", "***", text)
+    names = "password|secret|token|key|sig|signature"
+    return re.sub(rf"([?&]([a-z_-]*[_-])?({names})=)[^&\s'\"]+", r"\1***", text, flags=re.I)

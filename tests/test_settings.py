@@ -29,7 +29,7 @@ def test_without_settings_all_lies_beside_the_study(study: Path) -> None:
     assert settings == Settings(folder=study.parent / FOLDER)
     assert settings.storage_url == f"sqlite:///{study.parent / FOLDER / 'study.db'}"
     assert settings.tracking_uri == f"sqlite:///{study.parent / FOLDER / 'mlflow.db'}"
-    assert settings.artifacts == study.parent / FOLDER / "artifacts"
+    assert settings.artifacts_url == str(study.parent / FOLDER / "artifacts")
     assert settings.logs == study.parent / FOLDER / "logs"
 
 

@@ -9,7 +9,7 @@ import pytest
 from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import Settings
-from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.stage import Plan, Stage
@@ -24,7 +24,7 @@ pytest.importorskip("sklearn")
 def test_a_trial_of_digits_removes_most_of_the_net_and_keeps_its_accuracy(tmp_path: Path) -> None:
     sweep = load_study(DIGITS)
     settings = Settings(folder=tmp_path)
-    ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
+    ground = ground_of(sweep, settings, open_store(settings))
     plan = Plan(stages=(Stage(method=PITSettings(), strength=1.5),), seed=0)
     result, _, _ = run_trial(ground, plan, warmup_seed=sweep.seed, watch=Watch())
     scales = 4 * 24 + 48  # of the batch norms, which fold into the weights; their shifts are biases

@@ -11,7 +11,7 @@ from plinio_sweep.graph.count import cost_of
 from plinio_sweep.methods import METHODS
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
-from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.stage import Ground
@@ -30,7 +30,7 @@ def check_study(path: Path) -> None:
     """
     sweep = load_study(path)
     settings = load_settings(path)
-    ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
+    ground = ground_of(sweep, settings, open_store(settings))
     net, example = seed_net(ground), ground.data.example()
     report = cost_of(net, example, sweep.models)
     details: dict[str, str] = {}

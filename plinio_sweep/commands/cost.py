@@ -21,7 +21,7 @@ from plinio_sweep.graph.count import CostReport, cost_of
 from plinio_sweep.graph.trace import Inputs, random_inputs
 from plinio_sweep.plugin import load_study, resolve
 from plinio_sweep.settings import load_settings
-from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.study import Sweep
@@ -66,7 +66,7 @@ def _net_of_study(
         net, example = stored_net(sweep, path, trial)
     elif shape is None:
         settings = load_settings(path)
-        ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
+        ground = ground_of(sweep, settings, open_store(settings))
         return seed_net(ground), ground.data.example()
     else:
         net, example = _made(str(path), sweep.task.net), ()

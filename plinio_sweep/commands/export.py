@@ -14,7 +14,7 @@ from plinio_sweep.commands.stored import complete_trial, folder_of
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
 from plinio_sweep.ship.bundle import Format, write_bundle
-from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.reading import read_study
 from plinio_sweep.sweep.shipped import Shipped, sample, shipped
@@ -40,9 +40,10 @@ def export_trial(path: Path, number: int, directory: Path, *, form: str, force: 
     settings = load_settings(path)
     record = read_study(path, settings)
     trial = complete_trial(record, number)
-    folder = folder_of(trial.artifact, f"trial {number}", settings)
+    store = open_store(settings)
+    folder = folder_of(trial.artifact, f"trial {number}", settings, store)
     sweep = load_study(path)
-    ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
+    ground = ground_of(sweep, settings, store)
     net = load_net(ground, folder)
     leaves = shipped(ground, net)
     formats, left_out = _formats(form, leaves)

@@ -26,7 +26,7 @@ from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.view import report
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
-PLACES = ("storage",)  # settings that say where a study is
+PLACES = ("storage", "artifacts")  # settings that say where a study is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +79,19 @@ def run_study(path: Path, order: Order) -> int:
 def _run(path: Path, settings: Settings, order: Order) -> int:
     from plinio_sweep.plugin import load_study
     from plinio_sweep.store import tracking
+    from plinio_sweep.store.opening import open_store
     from plinio_sweep.sweep.opening import open_study
     from plinio_sweep.sweep.reading import record_of
 
     sweep = load_study(path)
+    open_store(settings).ready()
     study = open_study(sweep, settings, file=path.name, accept_drift=order.accept_drift)
     target = order.trials or sweep.trials
     study.set_user_attr("target", target)
     click.echo(f"study {sweep.name} in {redacted(settings.storage_url)}")
     click.echo(f"files in {settings.folder}")
+    if settings.artifacts:
+        click.echo(f"artefacts in {redacted(settings.artifacts)}")
     if settings.tracking_uri and not tracking.available():
         click.echo(
             "MLflow is not installed, so no run is tracked: pip install 'plinio-sweep[mlflow]'"

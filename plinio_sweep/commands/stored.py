@@ -12,10 +12,11 @@ from costs import CostModel
 from plinio_sweep.commands.models import resolve_models
 from plinio_sweep.graph.count import CostReport, cost_of
 from plinio_sweep.plugin import load_study
-from plinio_sweep.settings import Settings, load_settings
-from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.settings import Settings, load_settings, redacted
+from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.reading import read_study, values_of
 from plinio_sweep.sweep.result import Objective, StudyRecord, TrialRecord
+from plinio_sweep.sweep.stage import Store
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.trial import load_structure
 
@@ -38,17 +39,17 @@ def complete_trial(record: StudyRecord, number: int) -> TrialRecord:
     )
 
 
-def folder_of(artifact: str, name: str, settings: Settings) -> Path:
-    """Where the artefact of the result called `name` lies.
+def folder_of(artifact: str, name: str, settings: Settings, store: Store) -> Path:
+    """Where the artefact of the result called `name` lies, in the store of `settings`.
 
     Raises:
-        ValueError: When it is gone.
+        ValueError: When it is gone or damaged.
     """
-    folder = FolderStore(settings.artifacts).find(artifact)
+    folder = store.find(artifact)
     if folder is None:
         raise ValueError(
-            f"The artefact of {name} must be in {settings.artifacts}, but is gone; run the study "
-            f"on the machine that holds it, or remove the trial."
+            f"The artefact of {name} must be in {redacted(settings.artifacts_url)}, but is gone; "
+            f"name the store that holds it in `artifacts`, or remove the trial."
         )
     return folder
 
@@ -61,7 +62,8 @@ def stored_net(sweep: Sweep, path: Path, number: int) -> tuple[nn.Module, tuple[
     """
     settings = load_settings(path)
     trial = complete_trial(read_study(path, settings), number)
-    return load_structure(sweep.task.net, folder_of(trial.artifact, f"trial {number}", settings))
+    folder = folder_of(trial.artifact, f"trial {number}", settings, open_store(settings))
+    return load_structure(sweep.task.net, folder)
 
 
 def rescored(
@@ -87,10 +89,12 @@ def rescored(
         for name, model in models.items()
     )
     reports: dict[str, CostReport] = {}
+    store = open_store(settings)
 
     def costs_of(artifact: str, name: str, costs: Mapping[str, float]) -> dict[str, float]:
         if artifact not in reports:
-            reports[artifact] = _report(sweep, folder_of(artifact, name, settings), models)
+            folder = folder_of(artifact, name, settings, store)
+            reports[artifact] = _report(sweep, folder, models)
         return {**costs, **reports[artifact].totals}
 
     trials = []

@@ -92,9 +92,9 @@ def _work(
 
     from plinio_sweep.plugin import load_study
     from plinio_sweep.settings import load_settings
-    from plinio_sweep.store.artifacts import FolderStore
     from plinio_sweep.store.leases import open_leases
     from plinio_sweep.sweep.connect import patiently
+    from plinio_sweep.store.opening import open_store
     from plinio_sweep.sweep.drive import Worker
     from plinio_sweep.sweep.life import Life
     from plinio_sweep.sweep.opening import open_study
@@ -112,7 +112,7 @@ def _work(
     worker = Worker(
         sweep=sweep,
         settings=settings,
-        store=FolderStore(settings.artifacts),
+        store=open_store(settings, warn=_warner(events), known=True),
         study=opened,
         leases=open_leases(settings, life),
         life=life,
@@ -128,6 +128,10 @@ def _work(
     # The last worker knows net and data already: no need of a new process for the test split.
     if finish or not worker.record().count("running"):
         _measure_front(worker)
+
+
+def _warner(events: Events) -> Callable[[str], None]:
+    return lambda text: events.say({"event": "warning", "text": text})
 
 
 def _measure_front(worker: Any) -> None:

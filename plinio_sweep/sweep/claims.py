@@ -193,7 +193,7 @@ class Claims:
         if any(other.user_attrs.get("retry_of", [])[-1:] == [trial.number] for other in others):
             return  # done before
         attrs = trial.user_attrs
-        kept = {k: v for k, v in attrs.items() if k in ("uid", "run")}
+        kept = {k: v for k, v in attrs.items() if k in ("uid", "run", "nodes")}
         # Of a plan that was cut nothing is kept: its second half would be drawn otherwise.
         whole = "worker" in attrs or attrs.get("planned", False)
         self.study.add_trial(

@@ -145,13 +145,19 @@ class Worker:
 
     def _ensure_baseline(self, ground: Ground) -> None:
         plan = Plan(stages=(), seed=self.sweep.seed)
-        key = path_of(ground, plan, self.sweep.seed)[-1].key
-        if self.attrs.get("baseline", {}).get("artifact") == key:
+        keys = [node.key for node in path_of(ground, plan, self.sweep.seed)]
+        key, known = keys[-1], self.attrs.get("seed_nodes") == keys
+        if self.attrs.get("baseline", {}).get("artifact") == key and known:
             return
+        self._patiently(lambda: self._need(keys))
         result = self._train_seed(ground, plan)
         stored = {"metrics": result.metrics, "costs": result.costs, "artifact": key}
         if self._patiently(lambda: self._tell_baseline(stored)):
             self.say({"event": "baseline", **stored, "reused_epochs": result.reused_epochs})
+
+    def _need(self, keys: list[str]) -> None:
+        with exclusive(self.settings):  # whoever clears the store holds this, too
+            self.study.set_user_attr("seed_nodes", keys)
 
     def _tell_baseline(self, stored: Mapping[str, Any]) -> bool:
         with exclusive(self.settings):
@@ -193,6 +199,9 @@ class Worker:
         self.say({"event": "start", "trial": trial.number, "params": trial.params})
         run = self._start_run(trial)
         try:
+            # Before any of it is read or trained: what a trial says it needs is not cleared away.
+            nodes = [node.key for node in path_of(ground, claim.plan, self.sweep.seed)]
+            self._patiently(lambda: trial.set_user_attr("nodes", nodes))
             result, net, folder = run_trial(
                 ground, claim.plan, warmup_seed=self.sweep.seed, watch=self.watch
             )

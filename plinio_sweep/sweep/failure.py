@@ -20,8 +20,14 @@ class TakenError(Exception):
     """The trial in hand belongs to another worker by now: this one was silent for too long."""
 
 
+class StoreError(ValueError):
+    """The artefact store can't be used; nothing that is stored was lost."""
+
+
 def hits_all(error: Exception) -> bool:
     """Whether every trial would meet `error`: a full disk or lost rights, not a missing file."""
+    if isinstance(error, StoreError):
+        return True
     return isinstance(error, OSError) and error.errno in _MACHINE
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import filelock
 
 from plinio_sweep.sweep.connect import DATABASE_ERRORS
-from plinio_sweep.sweep.failure import StoppedError
+from plinio_sweep.sweep.failure import StoppedError, StoreError
 
 DIED, ENDED = "its worker died", "its worker could not go on"
 
@@ -36,13 +36,13 @@ class Life:
     def lived(self) -> Iterator[None]:
         """Holds the lock of this worker, whose file stays behind when the worker dies of a trial.
 
-        A full disk or a lost database is no fault of the trial in hand. The worker can't write that
-        down any more, but it can remove a file.
+        A full disk, a lost database or a lost store is no fault of the trial in hand. The worker
+        can't write that down any more, but it can remove a file.
         """
         with self._lock(self.name) as lock:
             try:
                 yield
-            except (StoppedError, OSError, *DATABASE_ERRORS):
+            except (StoppedError, StoreError, OSError, *DATABASE_ERRORS):
                 Path(lock.lock_file).unlink(missing_ok=True)
                 raise
             Path(lock.lock_file).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -146,7 +146,8 @@ def once(
                 break
             try:
                 made = make(_leased(watch, lease))
-                return _write(ground, key, lease, partial(save, made)), made
+                # While the folder appears the lease can't go to somebody else.
+                return ground.store.write(key, partial(save, made), lease.sealed), made
             except LeaseLostError:
                 continue
     return folder, None
@@ -182,17 +183,6 @@ def _leased(watch: Watch, lease: Lease) -> Watch:
     return replace(watch, step=step)
 
 
-def _write(ground: Ground, key: str, lease: Lease, save: Callable[[Path], None]) -> Path:
-    with ExitStack() as stack:
-
-        def fill(draft: Path) -> None:
-            save(draft)
-            # From here until the folder has its name the lease can't go to somebody else.
-            stack.enter_context(lease.sealed())
-
-        return ground.store.write(key, fill)
-
-
 # -- training -----------------------------------------------------------------------------------
 
 
@@ -203,6 +193,7 @@ def _keeper(ground: Ground, node: Node, watch: Watch) -> Checkpoints:
         key=node.key,
         seconds=ground.checkpoint,
         warn=watch.warn,
+        mirror=ground.store.mirror(node.key),
     )
 
 

@@ -7,7 +7,7 @@ often it is trained is the matter of `path` and `node`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -20,7 +20,7 @@ from torch import nn
 from costs import CostModel
 from plinio_sweep.methods.search import LayerChoice, Method, Search
 from plinio_sweep.sweep.definition import describe
-from plinio_sweep.train.checkpoints import Checkpoints
+from plinio_sweep.train.checkpoints import Checkpoints, Mirror
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate, fit, restore_norms, shuffled
 from plinio_sweep.train.pressure import Pressure, Source
@@ -39,8 +39,16 @@ class Store(Protocol):
         """The folder of `key`, when it is complete."""
         ...
 
-    def write(self, key: str, fill: Callable[[Path], None]) -> Path:
-        """Has `fill` write the files of `key` into a new folder that appears all at once."""
+    def write(
+        self,
+        key: str,
+        fill: Callable[[Path], None],
+        sealed: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Path:
+        """Has `fill` write the files of `key` into a new folder that appears all at once.
+
+        `sealed` is entered for the moment in which it appears; what it raises keeps it away.
+        """
         ...
 
     def lock(self, key: str) -> AbstractContextManager[Any]:
@@ -49,6 +57,10 @@ class Store(Protocol):
 
     def unfinished(self, key: str) -> Path:
         """Where checkpoints lie until `key` is complete."""
+        ...
+
+    def mirror(self, key: str) -> Mirror | None:
+        """What carries checkpoints of `key` to other machines; nothing where they see them."""
         ...
 
 

@@ -12,11 +12,31 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from plinio_sweep.train.sealed import seal, unseal
 
-_SUFFIX, _DRAFT = ".checkpoint", ".draft"
+SUFFIX = ".checkpoint"
+_DRAFT = ".draft"
+
+
+class Mirror(Protocol):
+    """Where the checkpoints of one run are kept for other machines, too.
+
+    Whatever fails is an `OSError`, and ends no training.
+    """
+
+    def fetch(self) -> None:
+        """Brings those that are not here into the folder of the run."""
+        ...
+
+    def share(self, path: Path) -> None:
+        """Keeps `path` for others, and of those before it what the folder of the run has."""
+        ...
+
+    def clear(self) -> None:
+        """Removes all of this run."""
+        ...
 
 
 @final
@@ -31,6 +51,7 @@ class Checkpoints:
         seconds: At least so long between two states, which are then taken inside of epochs, too;
             one after every epoch when left out.
         warn: Is told in a sentence what could not be written or read.
+        mirror: Keeps them for other machines, where these can't read `folder`.
 
     Raises:
         ValueError: For a time below 0.
@@ -54,6 +75,7 @@ class Checkpoints:
         key: str,
         seconds: float | None = None,
         warn: Callable[[str], None] = lambda text: None,
+        mirror: Mirror | None = None,
     ) -> None:
         if seconds is not None and not seconds >= 0:
             raise ValueError(
@@ -61,6 +83,8 @@ class Checkpoints:
                 f"after every epoch."
             )
         self.folder, self.key, self.seconds, self.warn = folder, key, seconds, warn
+        self._mirror = mirror
+        self._behind = False  # whether the mirror lacks the last one
         self._last: Path | None = None  # the last one that is known to be whole
         self._failing = False
         self._tried = time.monotonic()
@@ -82,11 +106,13 @@ class Checkpoints:
             position: How far the run is: finished epochs, and steps of the one that is not.
             state: As `seal` takes it.
         """
-        path = self.folder / ("{:08d}-{:010d}".format(*position) + _SUFFIX)
+        path = self.folder / ("{:08d}-{:010d}".format(*position) + SUFFIX)
         if path == self._last and path.exists():
+            if self._behind:
+                self._share(path)
             return  # stopped where it was kept a moment ago: the one before is to stay, too
         try:
-            _write(path, seal({"key": self.key, "state": state}))
+            write_whole(path, seal({"key": self.key, "state": state}))
         except (OSError, TypeError) as error:
             if not self._failing:  # else it has been said
                 self.warn(
@@ -99,6 +125,7 @@ class Checkpoints:
             self._failing = False
             self._drop_before(path)
             self._last = path
+            self._share(path)
         self._tried = time.monotonic()
 
     def resume(self, restore: Callable[[Mapping[str, Any]], None]) -> bool:
@@ -111,7 +138,8 @@ class Checkpoints:
         Returns:
             Whether there was one.
         """
-        for path in sorted(self.folder.glob(f"*{_SUFFIX}"), reverse=True):
+        self._fetch()
+        for path in sorted(self.folder.glob(f"*{SUFFIX}"), reverse=True):
             try:
                 restore(self._read(path))
             except (OSError, ValueError) as error:
@@ -126,13 +154,41 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes all of this run, whose outcome is stored elsewhere by now."""
-        for suffix in (_SUFFIX, _DRAFT):
+        for suffix in (SUFFIX, _DRAFT):
             for path in self.folder.glob(f"*{suffix}"):
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
+        if self._mirror is not None:
+            with suppress(OSError):
+                self._mirror.clear()
         self._last = None
+
+    def _fetch(self) -> None:
+        if self._mirror is not None:
+            try:
+                self._mirror.fetch()
+            except OSError as error:
+                self.warn(
+                    f"Checkpoints of other machines must be at hand, but reading them failed: "
+                    f"{_reason(error)}; training goes on from what is here, or anew."
+                )
+
+    def _share(self, path: Path) -> None:
+        if self._mirror is None:
+            return
+        try:
+            self._mirror.share(path)
+        except OSError as error:
+            if not self._behind:  # else it has been said
+                self.warn(
+                    f"Checkpoints must reach other machines, too, but that failed: "
+                    f"{_reason(error)}; training goes on, and only this machine can take it up."
+                )
+            self._behind = True
+        else:
+            self._behind = False
 
     def _read(self, path: Path) -> Mapping[str, Any]:
         found = unseal(path.read_bytes())
@@ -146,7 +202,7 @@ class Checkpoints:
 
     def _drop_before(self, path: Path) -> None:
         """Removes all that lies before `path`, but for the last that is known to be whole."""
-        for old in self.folder.glob(f"*{_SUFFIX}"):
+        for old in self.folder.glob(f"*{SUFFIX}"):
             if old.name < path.name and old != self._last:
                 with suppress(OSError):
                     old.unlink(missing_ok=True)
@@ -155,7 +211,7 @@ class Checkpoints:
                 draft.unlink(missing_ok=True)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Puts `data` at `path`, all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(suffix=_DRAFT, dir=path.parent)

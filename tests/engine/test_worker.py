@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from plinio_sweep.engine.worker import Events
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import Settings
-from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.artifacts import Fill, FolderStore, Seal
 from plinio_sweep.sweep.drive import Worker
 from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.storage import StorageError
@@ -61,7 +61,7 @@ def test_an_event_is_a_line_of_json(pipe: Pipe) -> None:
 class FullStore(FolderStore):
     """A folder on a full disk."""
 
-    def write(self, key: str, fill: Callable[[Path], None]) -> Path:
+    def write(self, key: str, fill: Fill, sealed: Seal = nullcontext) -> Path:
         raise OSError(errno.ENOSPC, "No space left on device", str(self.root))
 
 
@@ -73,7 +73,7 @@ def test_a_trial_waits_for_space_however_often_it_is_tried(tmp_path: Path) -> No
         return Worker(
             sweep=sweep,
             settings=settings,
-            store=store(settings.artifacts),
+            store=store(settings.folder / "artifacts"),
             study=study,
             target=target,
         )

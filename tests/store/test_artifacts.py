@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
@@ -8,7 +10,9 @@ from typing import Any
 import filelock
 import pytest
 
-from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.artifacts import DAMAGED, FolderStore
+from plinio_sweep.store.manifest import NAME
+from tests.messages import is_sentence
 from tests.sweep.bench import CONTEXT
 
 
@@ -42,7 +46,8 @@ def test_a_folder_appears_whole(store: FolderStore) -> None:
         assert store.find("key") is None
         (folder / "second").write_text("a")
 
-    assert {path.name for path in store.write("key", fill).iterdir()} == {"first", "second"}
+    written = {path.name for path in store.write("key", fill).iterdir()}
+    assert written == {"first", "second", NAME}
 
 
 def test_a_fill_that_fails_leaves_nothing(store: FolderStore) -> None:
@@ -119,3 +124,73 @@ def test_a_stored_folder_is_as_readable_as_its_root(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "artifacts")
     folder = store.write("key", lambda draft: (draft / "file").touch())
     assert folder.stat().st_mode == store.root.stat().st_mode
+
+
+# -- damage ---------------------------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def turn(path: Path) -> None:
+    """Changes a bit, and neither the size nor the time."""
+    status, data = path.stat(), path.read_bytes()
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "fault"),
+    [
+        (cut, "first", "has other contents in first"),
+        (turn, "second", "has other contents in second"),
+        (Path.unlink, "second", "lacks second"),
+        (cut, NAME, f"has no whole {NAME}"),
+        (Path.unlink, NAME, f"has no whole {NAME}"),
+    ],
+)
+def test_a_damaged_folder_is_told_put_aside_and_made_anew(
+    store: FolderStore, damage: Callable[[Path], None], name: str, fault: str
+) -> None:
+    damage(store.write("key", fill_with("text")) / name)
+    said: list[str] = []
+    found = FolderStore(store.root, warn=said.append)
+    assert found.find("key") is None
+    (sentence,) = said
+    assert fault in sentence and is_sentence(sentence)
+    (aside,) = (store.root / DAMAGED).iterdir()
+    assert str(aside) in sentence and (aside / "first").exists()
+    found.write("key", fill_with("text"))
+    assert FolderStore(store.root).find("key") == store.root / "key"
+    assert len(said) == 1
+
+
+def test_who_can_make_nothing_is_refused_a_damaged_folder(store: FolderStore) -> None:
+    folder = store.write("key", fill_with("text"))
+    cut(folder / "first")
+    with pytest.raises(ValueError, match="must be as it was written, but has other") as error:
+        FolderStore(store.root).find("key")
+    assert is_sentence(error.value)
+    assert folder.is_dir()
+
+
+def test_a_folder_is_read_once_in_a_process(store: FolderStore) -> None:
+    folder = store.write("key", fill_with("text"))
+    looked = FolderStore(store.root)
+    assert looked.find("key") == folder
+    turn(folder / "first")
+    assert looked.find("key") == folder
+
+
+def test_a_folder_appears_only_under_its_seal(store: FolderStore) -> None:
+    @contextmanager
+    def gone() -> Iterator[None]:
+        assert store.find("key") is None
+        raise KeyError("lost")
+        yield
+
+    with pytest.raises(KeyError):
+        store.write("key", fill_with("text"), gone)
+    assert store.find("key") is None
+    assert list(store.root.iterdir()) == []

@@ -17,8 +17,8 @@ from torch import nn
 
 from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.settings import Settings
-from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.store.leases import TIME_TO_LIVE, open_leases
+from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.drive import Worker
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.life import Life
@@ -48,7 +48,7 @@ def make_worker(
     return Worker(
         sweep=sweep,
         settings=settings,
-        store=FolderStore(settings.artifacts),
+        store=open_store(settings),
         study=study,
         leases=open_leases(settings, life, time_to_live=time_to_live),
         life=life,
@@ -166,7 +166,7 @@ def pop_when_told(settings: Settings, gate: Any, popped: Any) -> None:
 
 def train_and_tell(folder: Path, told: Any) -> None:
     """Trains one trial in a folder without a database, and tells the phase of every epoch."""
-    ground = ground_of(tiny.sweep, Settings(folder=folder), FolderStore(folder / "artifacts"))
+    ground = ground_of(tiny.sweep, Settings(folder=folder), open_store(Settings(folder=folder)))
     plan = Plan(stages=(Stage(method=PITSettings(), strength=0.5),), seed=5)
     watch = Watch(epoch=lambda epoch, epochs: told.put(epoch.phase))
     run_trial(ground, plan, warmup_seed=0, watch=watch)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.settings import Settings
-from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.drift import DriftError
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.opening import open_study
@@ -60,7 +60,7 @@ def test_a_study_under_a_budget_ends_with_nets_that_keep_it(settings: Settings) 
 def test_a_budget_leaves_more_than_the_same_pressure_without_targets(tmp_path: Path) -> None:
     def kept(study: Sweep) -> int:
         settings = Settings(folder=tmp_path)
-        ground = ground_of(study, settings, FolderStore(settings.artifacts))
+        ground = ground_of(study, settings, open_store(settings))
         torch.manual_seed(0)
         outcome = run_stage(
             ground, TinyNet(), PLAN.stages[0], name="pit", seed=3, step=0, watch=Watch()
@@ -92,7 +92,7 @@ def test_a_function_of_several_costs_presses_in_a_study(settings: Settings) -> N
 def test_a_plan_has_another_key_under_another_pressure(other: Sweep, tmp_path: Path) -> None:
     def key(study: Sweep) -> str:
         settings = Settings(folder=tmp_path)
-        ground = ground_of(study, settings, FolderStore(settings.artifacts))
+        ground = ground_of(study, settings, open_store(settings))
         return path_of(ground, PLAN, 0)[-1].key
 
     assert key(budgeted()) == key(budgeted(Budget(targets=dict(BUDGET.targets))))

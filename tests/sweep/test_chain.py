@@ -18,7 +18,7 @@ from plinio_sweep.methods.mps import MPS, MPSSettings
 from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.methods.supernet import SuperNetModule, SuperNetSettings
 from plinio_sweep.settings import Settings
-from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.space import Space
 from plinio_sweep.sweep.stage import Ground, Plan, Stage
@@ -50,7 +50,7 @@ def grounded(net: Callable[[], nn.Module], folder: Path) -> Ground:
     """What stages of the tiny study stand on, with another net."""
     sweep = replace(tiny.sweep, task=replace(tiny.sweep.task, net=net))
     settings = Settings(folder=folder)
-    return replace(ground_of(sweep, settings, FolderStore(settings.artifacts)), models=COUNTS)
+    return replace(ground_of(sweep, settings, open_store(settings)), models=COUNTS)
 
 
 SUPERNET = Stage(method=SuperNetSettings(), strength=0.5)
@@ -65,7 +65,7 @@ def test_a_chain_ends_in_a_net_that_its_files_make_again(
 ) -> None:
     sweep = replace(tiny.sweep, task=replace(tiny.sweep.task, net=Branched))
     settings = Settings(folder=tmp_path)
-    ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
+    ground = ground_of(sweep, settings, open_store(settings))
     plan = Plan(stages=stages, seed=3)
     result, net, folder = run_trial(ground, plan, warmup_seed=0, watch=Watch())
     (inputs,) = ground.data.part("validation").inputs
@@ -153,7 +153,7 @@ def test_the_temperature_falls_from_start_to_end_of_the_search(tmp_path: Path) -
         recipe=replace(tiny.sweep.recipe, temperature=(2.0, 0.02)),
     )
     settings = Settings(folder=tmp_path)
-    ground = ground_of(sweep, settings, FolderStore(settings.artifacts))
+    ground = ground_of(sweep, settings, open_store(settings))
     search = SuperNetSettings().open(Branched(), ground.data.example(), sweep.pressure)
     seen = []
 

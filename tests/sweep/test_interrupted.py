@@ -14,7 +14,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from plinio_sweep.settings import Settings
-from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.drive import StoppedError
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.stage import Ground
@@ -41,7 +41,7 @@ class Steps:
 def grounded(folder: Path) -> Ground:
     sweep = replace(tiny.sweep, task=replace(tiny.sweep.task, net=Noisy))
     settings = Settings(folder=folder, checkpoint=0.0)
-    return ground_of(sweep, settings, FolderStore(settings.artifacts))
+    return ground_of(sweep, settings, open_store(settings))
 
 
 def told(result: Any) -> dict[str, Any]:

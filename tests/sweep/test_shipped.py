@@ -17,7 +17,7 @@ from plinio_sweep.settings import Settings
 from plinio_sweep.ship.arena import arrange
 from plinio_sweep.ship.packed import pack_program
 from plinio_sweep.ship.reference import IntegerNet
-from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.shipped import COMPARED, shipped
 from plinio_sweep.sweep.stage import Ground, Plan, Stage
@@ -40,7 +40,7 @@ class Softened(tiny.TinyNet):
 def grounded(folder: Path, net: type[nn.Module] = tiny.TinyNet) -> Ground:
     sweep = replace(tiny.sweep, task=replace(tiny.sweep.task, net=net))
     settings = Settings(folder=folder)
-    return replace(ground_of(sweep, settings, FolderStore(settings.artifacts)), models=MODELS)
+    return replace(ground_of(sweep, settings, open_store(settings)), models=MODELS)
 
 
 def test_a_quantised_trial_is_scored_and_counted_as_integers(tmp_path: Path) -> None:

@@ -1,0 +1,252 @@
+"""Results behind a URL: on a server of objects, and in the files of a driver with real folders."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from plinio_sweep.settings import Settings
+from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.items import superfluous
+from plinio_sweep.store.link import Link
+from plinio_sweep.store.opening import open_store
+from plinio_sweep.store.remote import RemoteStore
+from plinio_sweep.sweep.failure import StoreError
+from plinio_sweep.train.checkpoints import Checkpoints
+from tests.messages import is_sentence
+from tests.s3 import Server, serving
+from tests.store.test_artifacts import cut, fill_with, turn
+
+
+@pytest.fixture(params=["s3", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        server: Server = request.getfixturevalue("s3")
+        return server.bucket()
+    (tmp_path / "server").mkdir()
+    return f"file://{tmp_path / 'server'}"
+
+
+class Machines:
+    """Machines that share a URL and nothing else."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder = url, folder
+        self.said: list[str] = []
+
+    def __call__(self, name: str, *, reads: bool = False) -> RemoteStore:
+        link = Link(self.url, patience=0.0)
+        return RemoteStore(link, self.folder / name, warn=None if reads else self.said.append)
+
+
+@pytest.fixture
+def machines(url: str, tmp_path: Path) -> Machines:
+    return Machines(url, tmp_path)
+
+
+def names(url: str) -> list[str]:
+    files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    return sorted(name.removeprefix(root).lstrip("/") for name in files.find(root))
+
+
+def spoil(url: str, part: str) -> None:
+    files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    (name,) = [name for name in files.find(root) if part in name]
+    data = files.cat_file(name)
+    files.pipe_file(name, bytes([data[0] ^ 1]) + data[1:])
+
+
+def test_what_one_machine_writes_another_finds(machines: Machines) -> None:
+    first, second = machines("a"), machines("b")
+    assert second.find("key") is None
+    there = first.write("key", lambda draft: nested(draft))
+    here = second.find("key")
+    assert here is not None and here != there
+    assert (here / "deep" / "file").read_bytes() == b"\x00\xff"
+    assert (here / "empty").read_bytes() == b""
+    assert machines("b").find("key") == here
+    assert machines.said == []
+
+
+def nested(draft: Path) -> None:
+    (draft / "deep").mkdir()
+    (draft / "deep" / "file").write_bytes(b"\x00\xff")
+    (draft / "empty").touch()
+
+
+def test_a_key_is_not_there_before_its_last_file(machines: Machines) -> None:
+    second = machines("b")
+
+    @contextmanager
+    def sealed() -> Iterator[None]:
+        assert any(name.startswith("files/key/") for name in names(machines.url))
+        assert second.find("key") is None
+        yield
+
+    machines("a").write("key", fill_with("a"), sealed)
+    assert second.find("key") is not None
+
+
+def test_who_lost_the_right_to_write_leaves_nothing_to_find(machines: Machines) -> None:
+    @contextmanager
+    def lost() -> Iterator[None]:
+        raise KeyError("somebody else's")
+        yield
+
+    with pytest.raises(KeyError):
+        machines("a").write("key", fill_with("a"), lost)
+    assert machines("a").find("key") is None
+    assert machines("b").find("key") is None
+
+
+def test_all_machines_use_what_the_first_writer_wrote(machines: Machines) -> None:
+    def overtaken(draft: Path) -> None:
+        machines("a").write("key", fill_with("first"))
+        fill_with("second")(draft)
+
+    folder = machines("b").write("key", overtaken)
+    assert (folder / "first").read_text() == "first"
+
+
+def test_a_damaged_file_is_told_put_aside_and_made_anew(machines: Machines) -> None:
+    machines("a").write("key", fill_with("text"))
+    spoil(machines.url, "/first")
+    with pytest.raises(ValueError, match="must be as it was written, but has other") as error:
+        machines("c", reads=True).find("key")
+    assert is_sentence(error.value)
+    second = machines("b")
+    assert second.find("key") is None
+    (sentence,) = machines.said
+    assert "has other contents in files/key/" in sentence and is_sentence(sentence)
+    second.write("key", fill_with("text"))
+    found = machines("c", reads=True).find("key")
+    assert found is not None and (found / "first").read_text() == "text"
+
+
+def test_a_damaged_copy_is_fetched_again(machines: Machines) -> None:
+    folder = machines("a").write("key", fill_with("text"))
+    turn(folder / "first")
+    found = machines("a", reads=True).find("key")
+    assert found == folder
+    assert (folder / "first").read_text() == "text"
+
+
+def test_what_is_only_on_this_machine_is_taken_there(machines: Machines) -> None:
+    FolderStore(machines.folder / "a").write("key", fill_with("text"))
+    assert machines("b").find("key") is None
+    assert machines("a").find("key") == machines.folder / "a" / "key"
+    assert machines("b").find("key") == machines.folder / "b" / "key"
+
+
+# -- checkpoints ----------------------------------------------------------------------------------
+
+
+def kept(store: RemoteStore, said: list[str]) -> Checkpoints:
+    return Checkpoints(
+        store.unfinished("key"), key="key", warn=said.append, mirror=store.mirror("key")
+    )
+
+
+def resumed(store: RemoteStore, said: list[str]) -> Any:
+    found: list[Any] = []
+    return found[0] if kept(store, said).resume(found.append) else None
+
+
+def test_a_training_goes_on_where_another_machine_was(machines: Machines) -> None:
+    said: list[str] = []
+    first, second = kept(machines("a"), said), machines("b")
+    assert resumed(second, said) is None
+    for position in ((0, 3), (1, 0), (1, 2)):
+        first.write(position, {"at": list(position)})
+    assert [name.rpartition("/")[2] for name in names(machines.url)] == [
+        "00000001-0000000000.checkpoint",
+        "00000001-0000000002.checkpoint",
+    ]
+    assert resumed(second, said) == {"at": [1, 2]}
+    # Who was left behind writes an old one: nothing is taken from who is further.
+    kept(second, said).write((2, 0), {"at": [2, 0]})
+    first.write((1, 3), {"at": [1, 3]})
+    assert resumed(machines("c"), said) == {"at": [2, 0]}
+    kept(second, said).clear()
+    assert [name for name in names(machines.url) if name.startswith("unfinished/")] == []
+    assert said == []
+
+
+def test_a_checkpoint_that_was_torn_on_its_way_is_left_out(machines: Machines) -> None:
+    said: list[str] = []
+    first = kept(machines("a"), said)
+    first.write((1, 0), {"at": 1})
+    first.write((2, 0), {"at": 2})
+    spoil(machines.url, "/00000002-")
+    assert resumed(machines("b"), said) == {"at": 1}
+    assert len(said) == 1 and "must be whole" in said[0]
+
+
+# -- what nobody needs ----------------------------------------------------------------------------
+
+
+def test_what_nobody_needs_is_removed_there_and_here(machines: Machines) -> None:
+    store = machines("a")
+    for key in ("needed", "old"):
+        store.write(key, fill_with(key))
+        kept(store, []).write((1, 0), {})
+    Checkpoints(store.unfinished("old"), key="old", mirror=store.mirror("gone")).write((1, 0), {})
+    spare = superfluous(store.items(), frozenset({"needed", "key"}))
+    assert sorted((item.kind, item.key) for item in spare) == [
+        ("checkpoint", "gone"),
+        ("checkpoint", "old"),
+        ("copy", "old"),
+        ("result", "old"),
+    ]
+    assert all(item.size_bytes > 0 for item in spare)
+    for item in spare:
+        item.remove()
+        item.remove()  # by two at once: no error
+    assert machines("b").find("old") is None
+    assert store.find("old") is None
+    assert store.find("needed") is not None
+    assert resumed(machines("b"), []) == {}
+    assert superfluous(store.items(), frozenset({"needed", "key"})) == []
+
+
+# -- servers that are away ------------------------------------------------------------------------
+
+
+def test_a_server_that_is_away_is_waited_for(s3: Server, tmp_path: Path) -> None:
+    port = free_port()
+    up = threading.Event()
+    done = threading.Event()
+
+    def serve_late() -> None:
+        up.wait(1.0)
+        with serving(port) as server:
+            server.bucket()
+            fsspec.filesystem("s3").mkdir("late")
+            done.wait(60)
+
+    thread = threading.Thread(target=serve_late)
+    thread.start()
+    try:
+        link = late_link(port, patience=50.0)
+        store = RemoteStore(link, tmp_path)
+        assert store.find("key") is None
+    finally:
+        done.set()
+        thread.join()
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def late_link(port: int, patience: float) -> Link:
+    return Link("s3://late", patience=patience, known=True)
