@@ -89,9 +89,14 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 def _places(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options for where the results of a study are."""
-    database = _setting("storage", "The study's database: sqlite:///… or postgresql+psycopg://…")
-    files = _setting("artifacts", "Of what is trained: a folder, or s3://… and its like.")
-    return database(files(command))
+    files = _setting("artifacts", "For what is trained: a folder, or s3://… and its like.")
+    return _database(files(command))
+
+
+def _database(command: Callable[..., Any]) -> Callable[..., Any]:
+    return _setting("storage", "The study's database: sqlite:///… or postgresql+psycopg://…")(
+        command
+    )
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -133,11 +138,21 @@ def run(ctx: click.Context, /, study: Path, **options: Any) -> None:
 @click.option("--plot", type=_FILE, help="Also write the front as .png, .svg or .html.")
 @click.option("--model", "models", multiple=True, help="A cost model to score the trials by.")
 @click.option("--bits", help="Of weights and activations of float layers, as 8,8; for --model.")
+@click.option("--prune-cache", is_flag=True, help="Instead: what no study here needs; a dry run.")
+@click.option("--yes", is_flag=True, help="Of --prune-cache: remove it.")
 @_places
 def show(
-    study: Path, as_json: bool, plot: Path | None, models: tuple[str, ...], bits: str | None
+    study: Path,
+    as_json: bool,
+    plot: Path | None,
+    models: tuple[str, ...],
+    bits: str | None,
+    prune_cache: bool,
+    yes: bool,
 ) -> None:
     """Prints the front of STUDY as a table; with --model, its front under other costs."""
+    if prune_cache or yes:
+        return _prune(study, yes, alone=not (as_json or plot or models or bits) and prune_cache)
     from plinio_sweep.settings import load_settings
     from plinio_sweep.sweep.reading import read_study
     from plinio_sweep.view import report
@@ -161,6 +176,17 @@ def show(
     print_front(record)
     if plot is not None:
         click.echo(f"front drawn in {plot}")
+
+
+def _prune(study: Path, yes: bool, *, alone: bool) -> None:
+    from plinio_sweep.commands.prune import prune_cache
+
+    if not alone:
+        raise ValueError(
+            "`--prune-cache` must stand alone or with `--yes`, and `--yes` with it, but got other "
+            "options; leave them out."
+        )
+    prune_cache(study, remove=yes)
 
 
 @main.command()
@@ -202,7 +228,7 @@ def cost(net: str, **options: Any) -> None:
 @click.argument("study", type=_FILE)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Anyone there may delete.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
-@_places
+@_database
 def serve(study: Path, host: str, port: int) -> None:
     """Opens the dashboard of STUDY on this machine."""
     from plinio_sweep.commands.serve import serve_study

@@ -36,8 +36,8 @@ MAY_IMPORT = {
 ONLY_IN = {
     "mlflow": {"store/tracking.py"},
     "optuna": {
-        *("sweep/drive.py", "sweep/opening.py", "sweep/reading.py", "sweep/space.py"),
-        *("sweep/storage.py", "sweep/study.py", "sweep/tracker.py"),
+        *("sweep/drive.py", "sweep/needs.py", "sweep/opening.py", "sweep/reading.py"),
+        *("sweep/space.py", "sweep/storage.py", "sweep/study.py", "sweep/tracker.py"),
         *("view/dashboard.py", "commands/serve.py"),
     },
     "optuna_dashboard": {"view/dashboard.py"},
@@ -47,6 +47,8 @@ ONLY_IN = {
     "onnx": {"ship/quantized_onnx.py"},
     "onnxruntime": {"ship/onnx.py"},
     "networkx": set(),
+    "fsspec": {"store/link.py"},
+    "s3fs": set(),
 }
 
 

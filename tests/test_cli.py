@@ -18,14 +18,21 @@ from tests.terminal import NAME, Done, command, environment, invoke, run, write_
 # The command line is frozen: whoever adds to it changes this table, and says why.
 VERBS = {
     "check": ["study"],
-    # Many machines: each names the database, its devices and how its cores are shared.
+    # Many machines: each names the database, the artefacts, its devices, how its cores are shared.
     "run": [
         *("study", "--trials", "--workers", "--threads", "--device", "--retries", "--storage"),
-        "--accept-drift",
+        *("--artifacts", "--accept-drift"),
     ],
-    "show": ["study", "--json", "--plot", "--model", "--bits", "--storage"],
-    "export": ["study", "trial", "directory", "--format", "--force", "--storage"],
-    "cost": ["net", "--model", "--bits", "--trial", "--input-shape", "--json", "--storage"],
+    # Stores fill up; what is removed for good is listed first, and removed on a word of its own.
+    "show": [
+        *("study", "--json", "--plot", "--model", "--bits", "--prune-cache", "--yes"),
+        *("--storage", "--artifacts"),
+    ],
+    "export": ["study", "trial", "directory", "--format", "--force", "--storage", "--artifacts"],
+    "cost": [
+        *("net", "--model", "--bits", "--trial", "--input-shape", "--json", "--storage"),
+        "--artifacts",
+    ],
     "serve": ["study", "--host", "--port", "--storage"],
 }
 

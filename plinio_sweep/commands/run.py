@@ -47,9 +47,9 @@ class Order:
     accept_drift: bool = False
     given: Mapping[str, str] = field(default_factory=dict)
 
-    def places(self) -> str:
+    def places(self, names: tuple[str, ...] = PLACES) -> str:
         """The options by which another command finds the study again."""
-        found = {name: self.given[name] for name in PLACES if name in self.given}
+        found = {name: self.given[name] for name in names if name in self.given}
         return "".join(f" --{name} {shlex.quote(redacted(url))}" for name, url in found.items())
 
     def again(self) -> str:
@@ -195,7 +195,7 @@ def _print_next(path: Path, record: StudyRecord, order: Order) -> None:
     click.echo(f"  plinio-sweep show {study} --plot front.png{places}")
     if points := front(record):
         click.echo(f"  plinio-sweep export {study} {points[0].number} model{places}")
-    click.echo(f"  plinio-sweep serve {study}{places}")
+    click.echo(f"  plinio-sweep serve {study}{order.places(('storage',))}")
 
 
 def _save_figure(study: Any, record: StudyRecord) -> None:

@@ -51,6 +51,6 @@ def _needed(item: Item, needed: frozenset[str] | None, stored: set[str]) -> bool
         return False
     if item.kind in ("draft", "lock"):
         return item.age < OLD
-    if item.kind == "checkpoint" and item.key in stored:
-        return item.age < OLD  # its training is over, but for one that was overtaken
+    if item.kind == "checkpoint" and item.key in stored and item.age >= OLD:
+        return False  # its training is over, also for one that was overtaken
     return needed is None or item.key in needed

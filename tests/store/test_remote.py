@@ -11,17 +11,14 @@ from typing import Any
 import fsspec
 import pytest
 
-from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.store.items import superfluous
 from plinio_sweep.store.link import Link
-from plinio_sweep.store.opening import open_store
 from plinio_sweep.store.remote import RemoteStore
-from plinio_sweep.sweep.failure import StoreError
 from plinio_sweep.train.checkpoints import Checkpoints
 from tests.messages import is_sentence
 from tests.s3 import Server, serving
-from tests.store.test_artifacts import cut, fill_with, turn
+from tests.store.test_artifacts import fill_with, turn
 
 
 @pytest.fixture(params=["s3", "file"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def make_worker(
     return Worker(
         sweep=sweep,
         settings=settings,
-        store=open_store(settings),
+        store=open_store(settings, known=True),
         study=study,
         leases=open_leases(settings, life, time_to_live=time_to_live),
         life=life,
@@ -148,6 +149,28 @@ def freeze_in_training(settings: Settings, target: int, time_to_live: float, tol
 def work_and_tell(settings: Settings, target: int, told: Any) -> None:
     """Works on the tiny study to its end and tells all events."""
     make_worker(settings, target=target, say=told.put).work()
+
+
+def work_on_host(
+    settings: Settings,
+    environment: Mapping[str, str],
+    time_to_live: float,
+    told: Any,
+    steps: int | None = None,
+) -> None:
+    """Works on one trial and tells all events; is killed after some steps of the trial, if told."""
+    os.environ.update(environment)
+    done = count()
+
+    def stopping() -> bool:
+        if steps is not None and worker.number is not None and next(done) == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    worker = make_worker(
+        settings, target=1, time_to_live=time_to_live, stopping=stopping, say=told.put
+    )
+    worker.work()
 
 
 def open_when_told(settings: Settings, gate: Any) -> None:

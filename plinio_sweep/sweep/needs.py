@@ -1,0 +1,52 @@
+"""Which stored results somebody needs, as far as the studies of one database say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import TrialState
+
+# Of trials in another state nobody reads anything, and those that are tried again have a successor.
+_NEEDING = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What the studies of a database need.
+
+    Args:
+        keys: Of all results on the paths of their trials and of their seed nets.
+        silent: Studies that need more than they say: an older version began them, or a trial
+            waits that nobody has looked at.
+    """
+
+    keys: frozenset[str]
+    silent: tuple[str, ...]
+
+
+def needs_of(storage: optuna.storages.BaseStorage) -> Needs:
+    """What every study in `storage` needs now."""
+    keys: set[str] = set()
+    silent = []
+    for name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+        for found in _paths(study):
+            if found is not None:
+                keys.update(found)
+            elif name not in silent:
+                silent.append(name)
+    return Needs(keys=frozenset(keys), silent=tuple(silent))
+
+
+def _paths(study: optuna.Study) -> Iterator[list[str] | None]:
+    """Keys of what stands behind each result, or nothing where that is not noted."""
+    attrs = study.user_attrs
+    yield attrs.get("seed_nodes")
+    if "baseline" in attrs:
+        yield [attrs["baseline"]["artifact"]]
+    for trial in study.get_trials(deepcopy=False, states=_NEEDING):
+        yield trial.user_attrs.get("nodes")
+        if "artifact" in trial.user_attrs:
+            yield [trial.user_attrs["artifact"]]
