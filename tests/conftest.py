@@ -10,11 +10,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.s3 import Server, serving
 from tests.terminal import NAME, Done, run, write_study
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -59,6 +61,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         more=more,
         kept=(after_first, after_again, kept()),
     )
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Server]:
+    """A server of objects of our own."""
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    with serving() as server:
+        yield server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "methods": {"costs", "graph"},
     "train": {"costs", "graph", "methods"},
     "sweep": {"costs", "graph", "methods", "train", "settings", "ship"},
-    "store": {"settings", "sweep"},
+    "store": {"settings", "sweep", "train"},
     "view": {"sweep"},
     "ship": {"graph"},
     "plugin": {"sweep"},

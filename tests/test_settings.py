@@ -76,6 +76,21 @@ def test_a_folder_is_relative_to_the_file_that_names_it(study: Path) -> None:
     assert load_settings(study, {}).folder == study.parents[1] / "results"
 
 
+def test_a_folder_of_artefacts_is_relative_to_the_file_that_names_it_and_a_url_is_not(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(study.parents[1], 'artifacts = "shared"\n')
+    assert load_settings(study, {}).artifacts_url == str(study.parents[1] / "shared")
+    write(study.parents[1], 'artifacts = "s3://bucket/a"\n')
+    assert load_settings(study, {}).artifacts_url == "s3://bucket/a"
+    write(study.parents[1], 'artifacts = ""\nfolder = "b"\n')
+    found = load_settings(study, {})
+    assert found.artifacts_url == str(found.folder / "artifacts")
+    monkeypatch.chdir(study.parent)
+    environment = {"PLINIO_SWEEP_ARTIFACTS": "here"}
+    assert load_settings(study, environment).artifacts_url == str(study.parent / "here")
+
+
 def test_the_environment_goes_first(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(study.parent)
     write(study.parent, 'device = "file"\nstorage = "file"\nfolder = "file"\n')
@@ -129,7 +144,7 @@ def test_a_time_out_is_a_number_of_seconds(study: Path, value: str) -> None:
     assert is_sentence(error.value)
 
 
-@pytest.mark.parametrize("name", ["device", "storage", "tracking", "folder"])
+@pytest.mark.parametrize("name", ["artifacts", "device", "storage", "tracking", "folder"])
 def test_the_other_settings_are_strings(study: Path, name: str) -> None:
     write(study.parent, f"{name} = 3\n")
     with pytest.raises(ValueError, match=f"`{name}` must be a string, but got 3") as error:
@@ -156,6 +171,10 @@ def test_the_other_settings_are_strings(study: Path, name: str) -> None:
             "postgresql://host/db?user=me&password=secret&a=b",
             "postgresql://host/db?user=me&password=***&a=b",
         ),
+        ("s3://key:secret@bucket/folder", "s3://key:***@bucket/folder"),
+        ("abfs://box/a?sig=secret&Account_Key=secret", "abfs://box/a?sig=***&Account_Key=***"),
+        ("https://host/a?aws_secret=secret&monkey=b", "https://host/a?aws_secret=***&monkey=b"),
+        ("s3://bucket/key=a", "s3://bucket/key=a"),
         ("sqlite:////home/me/study.db", "sqlite:////home/me/study.db"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
         ("no address: at all", "no address: at all"),

@@ -1,5 +1,5 @@
 """The databases of the studies' tests, for the table that lives in them."""
 
-from tests.sweep.conftest import _closed_connections, postgresql, s3, settings
+from tests.sweep.conftest import _closed_connections, postgresql, settings
 
-__all__ = ["_closed_connections", "postgresql", "s3", "settings"]
+__all__ = ["_closed_connections", "postgresql", "settings"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +12,19 @@ from typing import Any
 import fsspec
 import pytest
 
+from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.store.items import superfluous
 from plinio_sweep.store.link import Link
+from plinio_sweep.store.opening import open_store
 from plinio_sweep.store.remote import RemoteStore
+from plinio_sweep.sweep.failure import StoreError
 from plinio_sweep.train.checkpoints import Checkpoints
 from tests.messages import is_sentence
-from tests.s3 import Server, serving
+from tests.s3 import Server
 from tests.store.test_artifacts import fill_with, turn
+from tests.sweep.bench import make_worker
+from tests.sweep.test_connect import Proxy, away
 
 
 @pytest.fixture(params=["s3", "file"])
@@ -212,38 +218,139 @@ def test_what_nobody_needs_is_removed_there_and_here(machines: Machines) -> None
     assert superfluous(store.items(), frozenset({"needed", "key"})) == []
 
 
-# -- servers that are away ------------------------------------------------------------------------
+# -- servers that are away, or refuse --------------------------------------------------------------
 
 
-def test_a_server_that_is_away_is_waited_for(s3: Server, tmp_path: Path) -> None:
-    port = free_port()
-    up = threading.Event()
-    done = threading.Event()
+@pytest.fixture
+def proxy(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Proxy, str]]:
+    """What stands between us and the server, and the URL of an empty bucket behind it."""
+    url, proxy = s3.bucket(), Proxy(s3.port)
+    drivers = fsspec.get_filesystem_class("s3")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    drivers.clear_instance_cache()  # it knows the server itself
+    yield proxy, url
+    drivers.clear_instance_cache()
+    proxy.shut()
 
-    def serve_late() -> None:
-        up.wait(1.0)
-        with serving(port) as server:
-            server.bucket()
-            fsspec.filesystem("s3").mkdir("late")
-            done.wait(60)
 
-    thread = threading.Thread(target=serve_late)
-    thread.start()
+def test_a_server_that_is_away_for_a_moment_is_waited_for(
+    proxy: tuple[Proxy, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, url = proxy
+    store = RemoteStore(Link(url, patience=60.0), tmp_path)
+    store.ready()
+    # Longer than the driver itself is patient.
+    away(server, 4.0)
+    folder = store.write("key", fill_with("text"))
+    assert "is away, attempt 1" in caplog.text
+    assert store.find("key") == folder
+
+
+def test_what_a_lost_server_did_not_get_it_gets_later(
+    proxy: tuple[Proxy, str], tmp_path: Path
+) -> None:
+    server, url = proxy
+    store = RemoteStore(Link(url, patience=0.0), tmp_path / "a")
+    store.ready()
+    server.shut()
+    with pytest.raises(StoreError, match=r"must answer, but s3://.* is away: ") as error:
+        store.write("key", fill_with("text"))
+    assert is_sentence(error.value)
+    said: list[str] = []
+    kept(store, said).write((1, 0), {"at": 1})
+    kept(store, said).clear()
+    assert len(said) == 1 and "only this machine can take it up" in said[0]
+    assert is_sentence(said[0])
+    server.reopen()
+    assert store.find("key") == tmp_path / "a" / "key"
+    assert RemoteStore(Link(url, patience=0.0), tmp_path / "b").find("key") is not None
+
+
+def test_a_server_that_nobody_has_met_yet_is_not_waited_for(
+    proxy: tuple[Proxy, str], tmp_path: Path
+) -> None:
+    server, url = proxy
+    server.shut()
+    begin = time.monotonic()
+    with pytest.raises(StoreError, match="is away"):
+        open_store(Settings(folder=tmp_path, artifacts=url, patience=600.0)).ready()
+    assert time.monotonic() - begin < 60
+
+
+def test_keys_that_are_refused_end_a_study_and_lose_nothing(s3: Server, tmp_path: Path) -> None:
+    settings = Settings(folder=tmp_path, artifacts=s3.bucket(), tracking="none", patience=600.0)
+    said: list[str] = []
+
+    def refuse(event: Any) -> None:
+        if event["event"] == "warning":
+            said.append(event["text"])
+        if event.get("phase") == "pit.search":
+            s3.check_keys(True)
+
     try:
-        link = late_link(port, patience=50.0)
-        store = RemoteStore(link, tmp_path)
-        assert store.find("key") is None
+        with pytest.raises(StoreError, match=r"must let this program .* says .*check") as error:
+            make_worker(settings, target=1, say=refuse).work()
     finally:
-        done.set()
-        thread.join()
+        s3.check_keys(False)
+    assert is_sentence(error.value)
+    assert len(said) == 1 and "only this machine can take it up" in said[0]
+    again: list[Any] = []
+    worker = make_worker(settings, target=1, say=again.append)
+    worker.work()
+    (trial,) = worker.record().trials
+    assert trial.state == "complete"
+    assert [event["phase"] for event in again if event["event"] == "epoch"] == ["pit.finetune"]
+    assert [e["reason"] for e in again if e["event"] == "lost"] == ["its worker could not go on"]
 
 
-def free_port() -> int:
-    import socket
+def test_a_bucket_that_is_not_there_is_refused_at_once(s3: Server, tmp_path: Path) -> None:
+    settings = Settings(folder=tmp_path, artifacts="s3://no-such-bucket/x", patience=600.0)
+    with pytest.raises(StoreError, match="bucket does not exist; check that it exists") as error:
+        open_store(settings, known=True).ready()
+    assert is_sentence(error.value)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+
+@pytest.mark.parametrize(
+    ("place", "match"),
+    [
+        (
+            "s3://me:secret@bucket/x",
+            "must be in the environment .*, but s3://me:\\*\\*\\*@bucket/x",
+        ),
+        ("memory://x", "must be shared by processes, but memory://x is the memory of one"),
+        ("nosuch://x", "must be a folder or a URL that fsspec knows, but got nosuch://x"),
+        ("sftp://me:secret@host/x", "must be installed, but sftp://me:\\*\\*\\*@host/x finds none"),
+    ],
+)
+def test_a_url_that_is_no_use_is_refused(place: str, match: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=match) as error:
+        open_store(Settings(folder=tmp_path, artifacts=place))
+    assert is_sentence(error.value)
+    assert "secret" not in str(error.value)
 
 
-def late_link(port: int, patience: float) -> Link:
-    return Link("s3://late", patience=patience, known=True)
+def test_without_a_driver_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    with pytest.raises(StoreError, match=r"pip install 'plinio-sweep\[s3\]' brings") as error:
+        open_store(Settings(folder=tmp_path, artifacts="s3://bucket/x"))
+    assert is_sentence(error.value)
+
+
+def test_a_store_of_another_form_is_refused(machines: Machines) -> None:
+    files, root = fsspec.core.url_to_fs(machines.url)
+    files.pipe_file(f"{root}/plinio-sweep.json", b'{"version": 2}')
+    with pytest.raises(StoreError, match=r"must have the form 1, but .* name another") as error:
+        machines("a").find("key")
+    assert is_sentence(error.value)
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_a_folder_is_used_as_it_is(form: str, tmp_path: Path) -> None:
+    place = tmp_path / "with a space"
+    store = open_store(Settings(folder=tmp_path, artifacts=form.format(place)))
+    assert isinstance(store, FolderStore)
+    assert store.root == place

@@ -13,7 +13,6 @@ import pytest
 import sqlalchemy
 
 from plinio_sweep.settings import Settings
-from tests.s3 import Server, serving
 
 
 @pytest.fixture(scope="session")
@@ -44,15 +43,6 @@ def postgresql() -> Iterator[Callable[[], str]]:
         yield create
         engine.dispose()
         server.cleanup()
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[Server]:
-    """A server of objects of our own."""
-    pytest.importorskip("s3fs")
-    pytest.importorskip("moto")
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture

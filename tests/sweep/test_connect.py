@@ -24,9 +24,9 @@ from tests.sweep.bench import make_worker, outcome
 
 
 class Proxy:
-    """Hands connections on to a server on a Unix socket, until it is shut."""
+    """Hands connections on to a server, on a Unix socket or a port, until it is shut."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str | int) -> None:
         self.target = target
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -54,8 +54,11 @@ class Proxy:
                 client, _ = listener.accept()
             except OSError:
                 return
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(self.target)
+            if isinstance(self.target, int):
+                server = socket.create_connection(("127.0.0.1", self.target))
+            else:
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self.target)
             self.open += [client, server]
             for pair in ((client, server), (server, client)):
                 threading.Thread(target=self._pump, args=pair, daemon=True).start()

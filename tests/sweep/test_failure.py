@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from plinio_sweep.sweep.failure import hits_all, reason_of
+from plinio_sweep.sweep.failure import StoreError, hits_all, reason_of
 from plinio_sweep.train.loop import DivergedError
 
 
@@ -31,6 +31,7 @@ def test_a_reason_is_one_line(error: Exception, reason: str) -> None:
         (FileNotFoundError(errno.ENOENT, "none"), False),
         (OSError("of some library"), False),
         (ValueError("a sentence."), False),
+        (StoreError("the store is away."), True),
     ],
 )
 def test_a_full_disk_hits_every_trial_and_a_missing_file_does_not(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,18 @@ TIME_TO_LIVE = 2.0  # [s]
 STEPS = 4  # of the search, whose epochs have three
 
 
-def told_by(settings: Settings, server: Server, steps: int | None = None) -> Any:
-    """What a machine says until it is through with its trial, or killed after some steps of it."""
-    told = CONTEXT.Manager().Queue()
-    host = start(work_on_host, settings, dict(server.environment), TIME_TO_LIVE, told, steps)
-    assert finish(host) == [0 if steps is None else -signal.SIGKILL]
-    return events(told)
+class Host:
+    """A machine at work until it is through with its trial, or killed after some steps of it."""
+
+    def __init__(self, settings: Settings, server: Server, steps: int | None = None) -> None:
+        self.told, self.steps = CONTEXT.Manager().Queue(), steps
+        environment = dict(server.environment)
+        self.process = start(work_on_host, settings, environment, TIME_TO_LIVE, self.told, steps)
+
+    def end(self) -> list[Mapping[str, Any]]:
+        """All that it said."""
+        assert finish(self.process) == [0 if self.steps is None else -signal.SIGKILL]
+        return events(self.told)
 
 
 def epochs(told: Any) -> list[tuple[str, int]]:
@@ -54,21 +60,21 @@ def test_a_trial_begun_on_one_machine_is_finished_on_another(
     first, second, third = (
         Settings(folder=tmp_path / name, checkpoint=0.0, **common) for name in "abc"
     )
-    begun = told_by(first, s3, STEPS)
+    alone = Settings(folder=tmp_path / "alone", tracking="none")
+    undisturbed = Host(alone, s3)
+    begun = Host(first, s3, STEPS).end()
     watcher = make_worker(third)
     (trial,) = watcher.study.get_trials()
     assert trial.state.name == "RUNNING"
     while (left := remaining(watcher, 0)) is None or left >= 0:  # it can't be seen to have died
         time.sleep(0.1)
-    ended = told_by(second, s3)
+    ended = Host(second, s3).end()
     assert [e["reason"] for e in ended if e["event"] == "lost"] == ["its worker fell silent"]
     assert not [event for event in (*begun, *ended) if event["event"] == "warning"]
 
-    alone = Settings(folder=tmp_path / "alone", tracking="none")
-    undisturbed = told_by(alone, s3)
     # The first epoch of the search is not trained again, and no other either.
     assert ("pit.search", 1) in epochs(begun) and ("pit.search", 2) in epochs(ended)
-    assert epochs(begun) + epochs(ended) == epochs(undisturbed)
+    assert epochs(begun) + epochs(ended) == epochs(undisturbed.end())
 
     (found,) = watcher.record().trials
     assert (found.state, found.retry_of) == ("complete", (0,))
