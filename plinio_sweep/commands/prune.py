@@ -29,7 +29,9 @@ def prune_cache(path: Path, *, remove: bool) -> None:
     read_study(path, settings)
     look = partial(needs_of, open_storage(settings, create=False))
     with explained(settings):
-        listed = list(open_store(settings).items())
+        store = open_store(settings)
+        store.ready()
+        listed = list(store.items())
         needs = look()
         spare = superfluous(listed, _all(needs))
         _tell(settings, spare, needs)

@@ -117,6 +117,7 @@ def _work(
     path: Path, study: Any, order: Order, settings: Settings, bars: _Bars
 ) -> list[str] | None:
     """Runs workers until nothing is missing; what went wrong, or nothing at all after Ctrl-C."""
+    from plinio_sweep.store.opening import open_store
     from plinio_sweep.sweep.reading import record_of
 
     arguments = ["--trials", str(study.user_attrs["target"])]
@@ -142,7 +143,8 @@ def _work(
         if errors is None or errors:
             return errors
     # The last worker measures the front; here it is one that did not live to do so.
-    if _missing_tests(study, record_of(study, settings.folder)):
+    store = open_store(settings, warn=bars.say)
+    if _missing_tests(study, record_of(study, settings.folder), store):
         return work(1, "--finish")
     return []
 
@@ -152,12 +154,16 @@ def _missing_trials(record: StudyRecord) -> bool:
     return done < record.target_trials or record.count("running") > 0
 
 
-def _missing_tests(study: Any, record: StudyRecord) -> bool:
+def _missing_tests(study: Any, record: StudyRecord, store: Any) -> bool:
+    """Whether the front is to be measured, or some of it is not in the store as it should be."""
     from plinio_sweep.view.front import front
 
-    keys = [str(trial.number) for trial in front(record)]
-    keys += [] if record.baseline is None else ["seed"]
-    return any(f"test:{key}" not in study.user_attrs for key in keys)
+    wanted = {str(trial.number): trial.artifact for trial in front(record)}
+    if record.baseline is not None:
+        wanted["seed"] = record.baseline.artifact
+    # All are looked at, so that all that is damaged is told at once.
+    lost = [key for key, artifact in wanted.items() if store.find(artifact) is None]
+    return bool(lost) or any(f"test:{key}" not in study.user_attrs for key in wanted)
 
 
 def _run_workers(group: Workers, bars: _Bars) -> list[str] | None:

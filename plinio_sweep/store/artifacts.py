@@ -22,6 +22,9 @@ from plinio_sweep.store.manifest import NAME, fault_of, manifest_of
 
 UNFINISHED, LOCKS, DAMAGED = ".unfinished", ".locks", ".damaged"
 
+# Of who finds something damaged and can't train.
+WAY_OUT = "plinio-sweep run makes what is on the front anew, a copy of it brings back the rest"
+
 Warn = Callable[[str], None]
 Fill = Callable[[Path], None]
 Seal = Callable[[], AbstractContextManager[None]]
@@ -152,7 +155,7 @@ class FolderStore:
     def _put_aside(self, folder: Path, fault: str) -> None:
         said = f"The stored folder {folder} must be as it was written, but {fault}"
         if self._warn is None:
-            raise ValueError(f"{said}; bring it back from a copy, or use another trial.")
+            raise ValueError(f"{said}; {WAY_OUT}.")
         with suppress(FileNotFoundError):  # of two who saw it one moves it
             aside = self._aside(folder)
             self._warn(f"{said}; it was moved to {aside} and is made anew.")

@@ -15,12 +15,12 @@ import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, final
 
-from plinio_sweep.store.artifacts import Fill, FolderStore, Seal, Warn
+from plinio_sweep.store.artifacts import WAY_OUT, Fill, FolderStore, Seal, Warn
 from plinio_sweep.store.items import Item, Kind
 from plinio_sweep.store.link import AwayError, Found, Link
 from plinio_sweep.store.manifest import Manifest, parsed, read_manifest, sum_of
@@ -94,14 +94,24 @@ class RemoteStore:
         Raises:
             StoreError: When the server is away for too long, or refuses; the files stay here.
         """
-        copy = self._copies.write(key, fill)
-        try:
-            self._publish(key, copy, sealed)
-        except StoreError:
-            raise
-        except BaseException:
-            self._copies.drop(key)  # it is not ours to write
-            raise
+        drafts: list[Path] = []
+        lost: list[StoreError] = []
+
+        def filled(draft: Path) -> None:
+            drafts.append(draft)
+            fill(draft)
+
+        @contextmanager
+        def published() -> Iterator[None]:
+            try:
+                self._publish(key, drafts[0], sealed)
+            except StoreError as error:
+                lost.append(error)
+            yield
+
+        copy = self._copies.write(key, filled, published)
+        if lost:
+            raise lost[0]
         return self.find(key) or copy
 
     def unfinished(self, key: str) -> Path:
@@ -152,10 +162,11 @@ class RemoteStore:
         """Finds out at once whether this program may read and write there at all."""
         if self._marked:
             return
+        mark = json.dumps({"version": VERSION}).encode()
         found = self._link.get(MARK)
         if found is None:
-            self._link.put(MARK, json.dumps({"version": VERSION}).encode())
-        elif json.loads(found).get("version") != VERSION:
+            self._link.put(MARK, mark)
+        elif not mark.startswith(found):  # another may be writing it just now
             raise StoreError(
                 f"The artefact store must have the form {VERSION}, but {MARK} in it says "
                 f"{found.decode(errors='replace')[:80]!r}; name another in `artifacts`."
@@ -192,11 +203,11 @@ class RemoteStore:
             return self.find(key)  # it was removed meanwhile, or is another's by now
         said = f"The stored result {key} must be as it was written, but {fault}"
         if self._warn is None:
-            raise ValueError(f"{said}; run the study where it was made, or use another trial.")
+            raise ValueError(f"{said}; {WAY_OUT}.")
         aside = f"damaged/{key}-{manifest.place.rpartition('/')[2]}.json"
         self._link.patiently(partial(self._link.put, aside, manifest.to_bytes()))
         self._link.patiently(partial(self._link.remove, [f"keys/{key}.json"]))
-        self._warn(f"{said}; it was put aside as {aside} and is trained again.")
+        self._warn(f"{said}; it was put aside as {aside} and is made anew.")
         return None
 
     def _fill(self, manifest: Manifest, draft: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
@@ -75,6 +76,7 @@ class Worker:
         self._life = self.life or Life(self.settings.folder)
         self.name = self._life.name
         self._claim: Claim | None = None  # in hand
+        self.number: int | None = None  # of the trial that is trained
         self._claims = Claims(
             sweep=self.sweep,
             settings=self.settings,
@@ -107,24 +109,40 @@ class Worker:
     def measure(self, artifacts: Mapping[str, str]) -> None:
         """Measures stored nets on the test split, each once for ever.
 
+        What was lost from the store, or was damaged there, is trained again from what is left.
+
         Args:
             artifacts: By what the results are filed under: a trial's number, or "seed".
         """
         with explained(self.settings), self._life.lived():
-            missing = {k: v for k, v in artifacts.items() if f"test:{k}" not in self.attrs}
+            folders = {key: self.store.find(artifact) for key, artifact in artifacts.items()}
+            missing = [k for k in folders if f"test:{k}" not in self.attrs or folders[k] is None]
             ground = self._ground() if missing else None
-            for key, artifact in missing.items():
-                folder = self.store.find(artifact)
-                if folder is not None and ground is not None:
+            for key in missing:
+                assert ground is not None
+                folder = folders[key] or self._remade(ground, key, artifacts[key])
+                if folder is not None and f"test:{key}" not in self.attrs:
                     net = shipped(ground, load_net(ground, folder)).net
                     score = evaluate(net, ground.data.part("test"), self.sweep.task)
                     values = {f"test_{name}": value for name, value in score.metrics.items()}
                     self._patiently(partial(self.study.set_user_attr, f"test:{key}", values))
 
-    @property
-    def number(self) -> int | None:
-        """Of the trial in hand."""
-        return None if self._claim is None else self._claim.trial.number
+    def _remade(self, ground: Ground, key: str, artifact: str) -> Path | None:
+        """Where the result filed under `key` lies again; nothing when it can't be had any more."""
+        plan = Plan(stages=(), seed=self.sweep.seed)
+        if key != "seed":
+            self.number = int(key)
+            trial = self.study.get_trials(deepcopy=False)[self.number]
+            plan = self.sweep.space.suggest(optuna.trial.FixedTrial(trial.params), self.sweep.seed)
+        if path_of(ground, plan, self.sweep.seed)[-1].key != artifact:
+            self._warn(
+                f"The result of {key} must be in the store, but is gone, and the study has changed "
+                f"since; bring {artifact} back from a copy."
+            )
+            return None
+        found = run_trial(ground, plan, warmup_seed=self.sweep.seed, watch=self.watch)
+        self.number = None
+        return found[2]
 
     @property
     def attrs(self) -> Mapping[str, Any]:
@@ -184,7 +202,7 @@ class Worker:
     # -- one trial ------------------------------------------------------------------------------
 
     def _run(self, ground: Ground, claim: Claim) -> None:
-        self._claim = claim
+        self._claim, self.number = claim, claim.trial.number
         try:
             self._attempt_trial(ground, claim)
         except (TakenError, UpdateFinishedTrialError):
@@ -192,7 +210,7 @@ class Worker:
         finally:
             if claim.lease is not None:
                 claim.lease.release()
-        self._claim = None
+        self._claim = self.number = None
 
     def _attempt_trial(self, ground: Ground, claim: Claim) -> None:
         trial = claim.trial

@@ -80,7 +80,7 @@ class Space:
         for value in values:
             METHODS[method](**{setting: value})  # the record checks its own values
 
-    def suggest(self, trial: optuna.Trial, seed: int) -> Plan:
+    def suggest(self, trial: optuna.trial.BaseTrial, seed: int) -> Plan:
         """The plan of `trial`: asks Optuna for each choice that this plan needs, no other."""
         order = trial.suggest_categorical("order", list(self.orders))
         stages = []
