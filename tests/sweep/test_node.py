@@ -22,6 +22,7 @@ from plinio_sweep.methods.supernet import SuperNetModule, SuperNetSettings
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
 from plinio_sweep.store.leases import open_leases
+from plinio_sweep.store.manifest import NAME, manifest_of
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.node import outcome_of
@@ -202,6 +203,27 @@ def test_tied_weights_are_stored_and_read_back(tmp_path: Path) -> None:
 # -- damage ---------------------------------------------------------------------------------------
 
 
+def vouch(folder: Path) -> None:
+    """Has the manifest say that `folder` is as it was written."""
+    (folder / NAME).write_bytes(manifest_of(folder).to_bytes())
+
+
+def test_a_damaged_stage_is_trained_again_and_all_that_stands_on_it_is_taken(
+    straight: tuple[Ground, Any], tmp_path: Path
+) -> None:
+    first, whole = straight
+    root = shutil.copytree(tmp_path_of(first), tmp_path / "artifacts")
+    nodes = path_of(first, CHAIN, 0)
+    shutil.rmtree(root / nodes[-1].key)
+    weights_of = root / nodes[3].key / "model.safetensors"
+    weights_of.write_bytes(weights_of.read_bytes()[:-1] + b"\0")
+    said: list[str] = []
+    result, phases = run(replace(first, store=FolderStore(root, warn=said.append)), CHAIN)
+    assert len(said) == 1 and f"{nodes[3].key} must be as it was written" in said[0]
+    assert phases == [nodes[3].name] * 3
+    assert values(result) == values(whole)
+
+
 @pytest.mark.parametrize("name", ["search.safetensors", "stage.json", "history.json"])
 def test_a_damaged_stage_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
     ground = grounded(tmp_path)
@@ -209,6 +231,7 @@ def test_a_damaged_stage_is_refused_in_one_sentence(name: str, tmp_path: Path) -
     shutil.rmtree(tmp_path_of(ground) / result.artifact)
     path = tmp_path_of(ground) / path_of(ground, plan("pit"), 0)[1].key / name
     path.write_bytes(path.read_bytes()[:40])
+    vouch(path.parent)
     with pytest.raises(ValueError, match=f"{name} must be whole and .* remove") as error:
         run(ground, plan("pit"))
     assert is_sentence(error.value)
@@ -222,6 +245,7 @@ def test_a_stage_of_another_net_is_refused_in_one_sentence(tmp_path: Path) -> No
     mine, theirs = (path_of(g, plan("pit"), 0)[1].key for g in (ground, other))
     for name in ("search.safetensors", "stage.json"):
         shutil.copy(tmp_path_of(other) / theirs / name, tmp_path_of(ground) / mine)
+    vouch(tmp_path_of(ground) / mine)
     with pytest.raises(ValueError, match=r"search.safetensors must be whole and fit") as error:
         run(ground, plan("pit"))
     assert is_sentence(error.value)
