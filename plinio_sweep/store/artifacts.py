@@ -6,6 +6,7 @@ aside, and made anew as if it had not been there.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 import filelock
 
-from plinio_sweep.store.items import Item, Kind
+from plinio_sweep.store.items import Item, Kind, is_key
 from plinio_sweep.store.manifest import NAME, fault_of, manifest_of
 
 UNFINISHED, LOCKS, DAMAGED = ".unfinished", ".locks", ".damaged"
@@ -110,14 +111,15 @@ class FolderStore:
         return filelock.FileLock(locks / f"{key}.lock")
 
     def items(self) -> Iterator[Item]:
-        """All that lies here."""
+        """All of ours that lies here; a folder that is shared may hold more."""
         for path in _inside(self.root):
-            if not path.name.startswith("."):
+            if is_key(path.name):
                 yield self._item("result", path, path.name)
-            elif path.name not in (UNFINISHED, LOCKS, DAMAGED):
+            elif re.fullmatch(r"\.[0-9a-f]{12}-\w{8}", path.name):
                 yield self._item("draft", path)
         for path in _inside(self.root / UNFINISHED):
-            yield self._item("checkpoint", path, path.name)
+            if is_key(path.name):
+                yield self._item("checkpoint", path, path.name)
         for path in _inside(self.root / DAMAGED):
             yield self._item("damaged", path)
         for path in _inside(self.root / LOCKS):

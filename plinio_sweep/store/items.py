@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -32,6 +33,16 @@ class Item:
     size_bytes: int
     age: float
     remove: Callable[[], None]
+
+
+def is_key(name: str) -> bool:
+    """Whether `name` is a content key: what is called otherwise is not ours to remove.
+
+    Example:
+        >>> is_key("0f" * 32), is_key("photos")
+        (True, False)
+    """
+    return re.fullmatch("[0-9a-f]{64}", name) is not None
 
 
 def superfluous(items: Iterable[Item], needed: frozenset[str] | None) -> list[Item]:

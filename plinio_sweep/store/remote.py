@@ -12,6 +12,7 @@ A server of objects renames nothing, so the manifest comes last: what it names i
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, final
 
 from plinio_sweep.store.artifacts import WAY_OUT, Fill, FolderStore, Seal, Warn
-from plinio_sweep.store.items import Item, Kind
+from plinio_sweep.store.items import Item, Kind, is_key
 from plinio_sweep.store.link import AwayError, Found, Link
 from plinio_sweep.store.manifest import Manifest, parsed, read_manifest, sum_of
 from plinio_sweep.sweep.failure import StoreError
@@ -279,13 +280,11 @@ def _stem(name: str) -> str:
 
 def _kind(name: str, stored: set[str]) -> tuple[Kind, str] | None:
     """What a file belongs to: a kind and a key; nothing for what is not ours."""
-    first, *rest = name.split("/")
-    if first == "keys" and rest:
-        return "result", _stem(name)
-    if first == "files" and len(rest) > 2:
-        return ("result", rest[0]) if rest[0] in stored else ("draft", rest[0])
-    if first == "unfinished" and len(rest) > 1:
-        return "checkpoint", rest[0]
-    if first == "damaged" and rest:
-        return "damaged", _stem(name).partition("-")[0]
-    return None
+    first, _, rest = name.partition("/")
+    key = re.split("[/.-]", rest)[0]
+    if not is_key(key):
+        return None
+    if first in ("keys", "files"):
+        return ("result" if key in stored else "draft"), key
+    kinds: dict[str, Kind] = {"unfinished": "checkpoint", "damaged": "damaged"}
+    return (kinds[first], key) if first in kinds else None

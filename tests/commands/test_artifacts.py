@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from plinio_sweep.plugin import load_study
+from plinio_sweep.settings import Settings
 from tests.messages import is_sentence
 from tests.s3 import Server
+from tests.sweep.bench import make_worker
 from tests.sweep.conftest import _closed_connections
 from tests.terminal import NAME, invoke, refusal, run, write_study
 
@@ -25,34 +26,35 @@ def test_what_one_machine_trained_another_exports_unless_it_is_damaged(
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
-    write_study(first)
-    study, url = write_study(second), s3.bucket()
-    places = ["--storage", f"sqlite:///{first / 'study.db'}", "--artifacts", url]
-
-    done = run(first, "run", NAME, "--trials", "1", *places)
-    assert done.returncode == 0, done.stderr
-    assert f"artefacts in {url}" in done.stdout
-    assert f"export {NAME} 0 model {' '.join(places)}" in done.stdout
-    assert f"serve {NAME} {' '.join(places[:2])}\n" in done.stdout
-    assert not (first / ".plinio-sweep" / "artifacts").exists()
+    study, url = write_study(first), s3.bucket()
+    places = ["--storage", f"sqlite:///{tmp_path / 'study.db'}", "--artifacts", url]
+    settings = Settings(
+        folder=tmp_path / "third", storage=places[1], artifacts=url, tracking="none"
+    )
+    worker = make_worker(settings, load_study(write_study(second)), target=1)
+    worker.work()
+    (trial,) = worker.record().trials
     clean = invoke("show", study, "--prune-cache", *places)
     assert f"needs: 0 items, 0 bytes in {url}" in clean.stdout, clean.output
 
-    spoil(url, json.loads(invoke("show", study, "--json", *places).stdout)["front"][0]["artifact"])
-    shutil.rmtree(first / ".plinio-sweep" / "copies")
-    refused = refusal("export", study, 0, second / "model", *places)
+    spoil(url, trial.artifact)
+    refused = refusal("export", study, 0, tmp_path / "model", *places)
     assert "plinio-sweep run makes what is on the front anew" in refused and is_sentence(refused)
-    again = run(first, "run", NAME, "--trials", "1", *places)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("must be as it was written, but has other contents") == 1
-    assert "epochs:" not in again.stdout  # all that leads to the result is still there
+    done = run(second, "run", NAME, "--trials", "1", *places)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("must be as it was written, but has other contents") == 1
+    assert "epochs:" not in done.stdout  # all that leads to the result is still there
+    assert f"artefacts in {url}" in done.stdout
+    assert f"export {NAME} 0 model {' '.join(places)}" in done.stdout
+    assert f"serve {NAME} {' '.join(places[:2])}\n" in done.stdout
+    assert not (second / ".plinio-sweep" / "artifacts").exists()
 
     pruned = invoke("show", study, "--prune-cache", "--yes", *places)
     assert "damaged" in pruned.stdout and "removed: " in pruned.stdout, pruned.output
-    exported = invoke("export", study, 0, second / "model", "--format", "torch", *places)
+    exported = invoke("export", study, 0, tmp_path / "model", "--format", "torch", *places)
     assert exported.exit_code == 0, exported.output
-    assert (second / "model" / "model.safetensors").is_file()
-    gone = refusal("export", study, 0, second / "b", *places[:2])
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+    gone = refusal("export", study, 0, tmp_path / "b", *places[:2])
     assert "must be in" in gone and "name the store that holds it in `artifacts`" in gone
 
 

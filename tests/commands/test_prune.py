@@ -36,7 +36,7 @@ def litter(root: Path) -> dict[str, str]:
     store, old = FolderStore(root), time.time() - 100_000
     unneeded = store.write("ab" * 32, lambda draft: (draft / "weights").write_bytes(bytes(1000)))
     Checkpoints(store.unfinished("cd" * 32), key="").write((1, 0), {})
-    draft, lock = root / ".abababababab-x", root / LOCKS / "ef.lock"
+    draft, lock = root / ".abababababab-12345678", root / LOCKS / "ef.lock"
     lock.parent.mkdir(exist_ok=True)
     draft.mkdir()
     for path in (draft / "weights", lock):
@@ -65,7 +65,8 @@ def test_what_nobody_needs_is_listed_and_then_removed(settings: Settings) -> Non
     assert "needs: 0 items, 0 bytes in" in clean.stdout
     before = files(root)
     left = litter(root)
-    (root / ".young-draft").mkdir()
+    (root / ".cdcdcdcdcdcd-12345678").mkdir()  # its writer may be at it
+    (root / "photos").mkdir()  # of somebody with whom the folder is shared
     littered = files(root)
     listed = invoke("show", study, "--prune-cache")
     rows = [line.split() for line in listed.stdout.splitlines() if " bytes  " in line]
@@ -76,7 +77,8 @@ def test_what_nobody_needs_is_listed_and_then_removed(settings: Settings) -> Non
     assert done.exit_code == 0
     assert "removed: 5 items" in done.stdout
     assert files(root) == before
-    assert (root / ".young-draft").is_dir()
+    assert (root / ".cdcdcdcdcdcd-12345678").is_dir()
+    assert (root / "photos").is_dir()
     assert "needs: 0 items" in invoke("show", study, "--prune-cache").stdout
 
 
@@ -137,7 +139,7 @@ def test_a_trial_that_waits_keeps_its_nodes_and_its_checkpoint(settings: Setting
     assert waiting
     shutil.copytree(
         settings.folder / "artifacts" / next(iter(keys(settings))),
-        settings.folder / "artifacts" / "unneeded",
+        settings.folder / "artifacts" / ("ab" * 32),
     )
     assert "removed: 1 items" in prune(settings)
     assert files(settings.folder / "artifacts") == before

@@ -194,28 +194,36 @@ def test_a_checkpoint_that_was_torn_on_its_way_is_left_out(machines: Machines) -
 # -- what nobody needs ----------------------------------------------------------------------------
 
 
+NEEDED, OLD, CUT = ("0f" * 32, "1f" * 32, "2f" * 32)
+
+
 def test_what_nobody_needs_is_removed_there_and_here(machines: Machines) -> None:
     store = machines("a")
-    for key in ("needed", "old"):
+    for key in (NEEDED, OLD):
         store.write(key, fill_with(key))
-        kept(store, []).write((1, 0), {})
-    Checkpoints(store.unfinished("old"), key="old", mirror=store.mirror("gone")).write((1, 0), {})
-    spare = superfluous(store.items(), frozenset({"needed", "key"}))
+    for key in (OLD, CUT):
+        folder = store.unfinished(key)
+        Checkpoints(folder, key=key, mirror=store.mirror(key)).write((1, 0), {})
+    files, root = fsspec.core.url_to_fs(machines.url)
+    for name in ("photos", "files"):
+        files.makedirs(f"{root}/{name}", exist_ok=True)
+        files.pipe_file(f"{root}/{name}/somebody-else", b"of a bucket that is shared")
+    spare = superfluous(store.items(), frozenset({NEEDED}))
     assert sorted((item.kind, item.key) for item in spare) == [
-        ("checkpoint", "gone"),
-        ("checkpoint", "old"),
-        ("copy", "old"),
-        ("result", "old"),
+        *((2 * [("checkpoint", OLD)]) + 2 * [("checkpoint", CUT)]),  # there and here
+        ("copy", OLD),
+        ("result", OLD),
     ]
     assert all(item.size_bytes > 0 for item in spare)
     for item in spare:
         item.remove()
         item.remove()  # by two at once: no error
-    assert machines("b").find("old") is None
-    assert store.find("old") is None
-    assert store.find("needed") is not None
-    assert resumed(machines("b"), []) == {}
-    assert superfluous(store.items(), frozenset({"needed", "key"})) == []
+    assert [name for name in names(machines.url) if OLD in name or CUT in name] == []
+    assert sum("somebody-else" in name for name in names(machines.url)) == 2
+    assert machines("b").find(OLD) is None
+    assert store.find(OLD) is None
+    assert store.find(NEEDED) is not None
+    assert superfluous(store.items(), frozenset({NEEDED})) == []
 
 
 # -- servers that are away, or refuse --------------------------------------------------------------
