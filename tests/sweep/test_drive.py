@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.sweep.stage import LeaseLostError
 from plinio_sweep.train.recipe import Phase
+from tests.messages import is_sentence
 from tests.studies.tiny import sweep, tiny
 from tests.sweep.bench import make_worker, outcome
 
@@ -332,7 +334,7 @@ def test_the_test_split_is_touched_once(settings: Settings) -> None:
     record = worker.record()
     assert record.baseline is not None
     assert not any(name.startswith("test_") for name in record.trials[0].metrics)
-    wanted = {"0": record.trials[0].artifact, "seed": record.baseline.artifact, "7": "gone"}
+    wanted = {"0": record.trials[0].artifact, "seed": record.baseline.artifact}
     worker.measure(wanted)
     measured = worker.record()
     assert measured.baseline is not None
@@ -347,6 +349,31 @@ def test_the_test_split_is_touched_once(settings: Settings) -> None:
     again.sweep = tiny(data=unread)
     again.measure({key: wanted[key] for key in ("0", "seed")})
     assert again.record().trials[0].metrics["test_accuracy"] == first
+
+
+def test_a_result_that_was_lost_is_made_anew_from_what_is_left(settings: Settings) -> None:
+    told: list[Any] = []
+    worker = make_worker(settings, target=1, say=told.append)
+    worker.work()
+    record = worker.record()
+    assert record.baseline is not None
+    wanted = {"0": record.trials[0].artifact, "seed": record.baseline.artifact}
+    before = {}
+    for key, artifact in wanted.items():
+        folder = worker.store.find(artifact)
+        assert folder is not None
+        before[key] = (folder / "model.safetensors").read_bytes()
+        shutil.rmtree(folder)
+    told.clear()
+    worker.measure(wanted)
+    for key, artifact in wanted.items():
+        folder = worker.store.find(artifact)
+        assert folder is not None
+        assert (folder / "model.safetensors").read_bytes() == before[key]
+    assert told == []  # no epoch was trained
+    worker.measure({"0": "an artefact of before the study changed"})
+    (warning,) = told
+    assert "the study has changed since" in warning["text"] and is_sentence(warning["text"])
 
 
 def test_a_short_recipe_is_enough(settings: Settings) -> None:
