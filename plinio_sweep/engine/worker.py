@@ -93,8 +93,8 @@ def _work(
     from plinio_sweep.plugin import load_study
     from plinio_sweep.settings import load_settings
     from plinio_sweep.store.leases import open_leases
-    from plinio_sweep.sweep.connect import patiently
     from plinio_sweep.store.opening import open_store
+    from plinio_sweep.sweep.connect import patiently
     from plinio_sweep.sweep.drive import Worker
     from plinio_sweep.sweep.life import Life
     from plinio_sweep.sweep.opening import open_study

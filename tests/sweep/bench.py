@@ -25,7 +25,15 @@ from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.result import TrialRecord
-from plinio_sweep.sweep.stage import Ground, Plan, Stage, StageOutcome, run_search, train_net
+from plinio_sweep.sweep.stage import (
+    Ground,
+    Plan,
+    Stage,
+    StageOutcome,
+    Store,
+    run_search,
+    train_net,
+)
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.trial import run_trial
 from plinio_sweep.train.loop import Watch
@@ -42,6 +50,7 @@ def make_worker(
     *,
     target: int = 2,
     time_to_live: float = TIME_TO_LIVE,
+    store: Store | None = None,
     **changes: Any,
 ) -> Worker:
     """A worker on the study of `sweep`, which is opened for it."""
@@ -49,7 +58,7 @@ def make_worker(
     return Worker(
         sweep=sweep,
         settings=settings,
-        store=open_store(settings, known=True),
+        store=store or open_store(settings, known=True),
         study=study,
         leases=open_leases(settings, life, time_to_live=time_to_live),
         life=life,
