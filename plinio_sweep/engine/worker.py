@@ -94,7 +94,6 @@ def _work(
     from plinio_sweep.settings import load_settings
     from plinio_sweep.store.leases import open_leases
     from plinio_sweep.store.opening import open_store
-    from plinio_sweep.sweep.connect import patiently
     from plinio_sweep.sweep.drive import Worker
     from plinio_sweep.sweep.life import Life
     from plinio_sweep.sweep.opening import open_study
@@ -102,9 +101,7 @@ def _work(
     # One thread a worker: K processes on K cores beat one process on all of them.
     torch.set_num_threads(threads)
     sweep, settings = load_study(path), load_settings(path)
-    opened = patiently(
-        lambda: open_study(sweep, settings, file=path.name, known=True), settings.patience
-    )
+    opened = open_study(sweep, settings, file=path.name, known=True)
     # Not before: so far there is nothing to put back, and a signal ends the program at once.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, events.stop)

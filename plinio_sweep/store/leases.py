@@ -214,8 +214,13 @@ def open_leases(
         StorageError: When the database can't be used.
     """
     engine = open_engine(settings)
-    with explained(settings), exclusive(settings):
-        TABLE.create(engine, checkfirst=True)
+
+    def create() -> None:
+        with exclusive(settings):
+            TABLE.create(engine, checkfirst=True)
+
+    with explained(settings):
+        patiently(create, settings.patience)
     return TableLeases(
         engine,
         life.name,

@@ -147,7 +147,7 @@ class Worker:
     @property
     def attrs(self) -> Mapping[str, Any]:
         """What the study remembers beside its trials."""
-        return self.study.user_attrs
+        return self._patiently(lambda: self.study.user_attrs)
 
     def record(self) -> StudyRecord:
         """The study as it stands."""

