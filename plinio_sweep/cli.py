@@ -120,6 +120,13 @@ def check(study: Path) -> None:
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Of each worker; cores / workers.")
 @_setting("device", 'Of the workers in turn: "cpu", "cuda:0,cuda:1".')
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "slurm", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who starts the workers.",
+)
 @_setting("retries", "How often a trial is tried again whose worker died; 2.")
 @_places
 @click.option("--accept-drift", is_flag=True, help="Go on although the study file changed.")

@@ -11,7 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ FOLDER = ".plinio-sweep"
 PREFIX = "PLINIO_SWEEP_"  # of the variables that stand for settings
 SECONDS = ("checkpoint", "lock_timeout", "patience")
 COUNTS = ("retries",)
+TABLES = ("slurm", "ray")  # of the engines: what is in them is theirs to judge
 PLACES = ("folder", "artifacts")  # folders, relative to the file that names them
 
 
@@ -37,6 +38,8 @@ class Settings:
         checkpoint: Least time between two checkpoints of a training [s].
         patience: How long to wait for a server that was lost, of the database or the artefacts [s].
         retries: How often a trial is taken up again whose worker died of it.
+        slurm: Parameters of jobs, as submitit's `update_parameters` takes them; and `cluster`.
+        ray: Arguments of `ray.init`; and `worker`, the options of each worker's actor.
     """
 
     folder: Path
@@ -48,6 +51,8 @@ class Settings:
     checkpoint: float = 10.0
     patience: float = 120.0
     retries: int = 2
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+    ray: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def storage_url(self) -> str:
@@ -137,6 +142,13 @@ def _table(folder: Path) -> Mapping[str, Any] | None:
 def _convert(name: str, value: Any) -> Any:
     if name in SECONDS or name in COUNTS:
         return _number(name, value)
+    if name in TABLES:
+        if isinstance(value, dict):
+            return value
+        raise ValueError(
+            f"Setting `{name}` must be a table of a file, but got {value!r}; write [{name}] into "
+            f"plinio-sweep.toml."
+        )
     if isinstance(value, str):
         if name == "artifacts" and value and not is_url(value):
             return str(Path(value).absolute())

@@ -18,6 +18,8 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from plinio_sweep.cli import main
+from plinio_sweep.settings import load_settings
+from plinio_sweep.sweep.reading import read_study
 
 ROOT = Path(__file__).parent.parent
 NAME = "bars.py"
@@ -103,6 +105,13 @@ def states(folder: Path) -> Counter[str]:
     return Counter(_trials(folder).values())
 
 
+def values_of(folder: Path) -> dict[float, tuple[float, ...]]:
+    """What each complete trial of the study in `folder` came to, by its strength."""
+    record = read_study(folder / NAME, load_settings(folder / NAME, {}))
+    done = [trial for trial in record.trials if trial.state == "complete"]
+    return {float(trial.params["pit.strength"]): trial.values for trial in done}
+
+
 _STATES = """
     select number, case when state = 'RUNNING' and worker.trial_id is null
         then 'CLAIMED' else state end
@@ -142,7 +151,7 @@ class Running:
 
     def workers(self) -> list[int]:
         """Process numbers of its workers."""
-        return [pid for pid, parent in _processes() if parent == self.process.pid]
+        return children([self.process.pid])
 
     def wait_until_busy(self, workers: int, complete: int = 0) -> list[int]:
         """Waits until all workers train and some trials are complete; the workers."""
@@ -195,6 +204,17 @@ def alive(pids: list[int]) -> list[int]:
     """Those of `pids` that still run."""
     known = [pid for pid, _ in _processes()]
     return [pid for pid in pids if pid in known]
+
+
+def children(pids: list[int]) -> list[int]:
+    """The processes that those of `pids` started and that still run."""
+    return [pid for pid, parent in _processes() if parent in pids]
+
+
+def arguments() -> list[str]:
+    """The command lines of all processes, as any user of this machine sees them."""
+    table = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True)
+    return table.stdout.splitlines()
 
 
 def _processes() -> list[tuple[int, int]]:

@@ -36,8 +36,9 @@ MAY_IMPORT = {
 ONLY_IN = {
     "mlflow": {"store/tracking.py"},
     "optuna": {
-        *("sweep/drive.py", "sweep/needs.py", "sweep/opening.py", "sweep/reading.py"),
-        *("sweep/space.py", "sweep/storage.py", "sweep/study.py", "sweep/tracker.py"),
+        *("sweep/claims.py", "sweep/connect.py", "sweep/drift.py", "sweep/drive.py"),
+        *("sweep/needs.py", "sweep/opening.py", "sweep/reading.py", "sweep/space.py"),
+        *("sweep/storage.py", "sweep/study.py", "sweep/tracker.py"),
         *("view/dashboard.py", "commands/serve.py"),
     },
     "optuna_dashboard": {"view/dashboard.py"},
@@ -46,6 +47,8 @@ ONLY_IN = {
     "plotly": {"view/figure.py"},
     "onnx": {"ship/quantized_onnx.py"},
     "onnxruntime": {"ship/onnx.py"},
+    "submitit": {"engine/slurm.py"},
+    "ray": {"engine/ray.py"},
     "networkx": set(),
     "fsspec": {"store/link.py"},
     "s3fs": set(),
@@ -107,6 +110,7 @@ def test_studies_are_never_imported_by_the_library() -> None:
         ("plinio_sweep.view.report", "torch optuna"),
         ("plinio_sweep.sweep.reading", "torch mlflow"),
         ("plinio_sweep.engine.local", "torch optuna mlflow"),
+        ("plinio_sweep.commands.run", "torch optuna mlflow submitit ray"),
     ],
 )
 def test_a_module_loads_without_what_it_does_not_need(module: str, absent: str) -> None:

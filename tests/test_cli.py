@@ -20,8 +20,9 @@ VERBS = {
     "check": ["study"],
     # Many machines: each names the database, the artefacts, its devices, how its cores are shared.
     "run": [
-        *("study", "--trials", "--workers", "--threads", "--device", "--retries", "--storage"),
-        *("--artifacts", "--accept-drift"),
+        *("study", "--trials", "--workers", "--threads", "--device"),
+        "--engine",  # many machines: who starts the workers on them
+        *("--retries", "--storage", "--artifacts", "--accept-drift"),
     ],
     # Stores fill up; what is removed for good is listed first, and removed on a word of its own.
     "show": [

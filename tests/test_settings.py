@@ -115,6 +115,13 @@ def test_the_environment_of_the_process_is_the_default(
     assert load_settings(study).device == "cuda:7"
 
 
+def test_tables_of_engines_are_taken_as_they_are(study: Path) -> None:
+    write(study.parent, '[slurm]\nslurm_partition = "gpu"\n[ray.worker]\nnum_gpus = 1\n')
+    settings = load_settings(study, {})
+    assert settings.slurm == {"slurm_partition": "gpu"}
+    assert settings.ray == {"worker": {"num_gpus": 1}}
+
+
 # -- errors ---------------------------------------------------------------------------------------
 
 
@@ -149,6 +156,13 @@ def test_the_other_settings_are_strings(study: Path, name: str) -> None:
     write(study.parent, f"{name} = 3\n")
     with pytest.raises(ValueError, match=f"`{name}` must be a string, but got 3") as error:
         load_settings(study, {})
+    assert is_sentence(error.value)
+
+
+@pytest.mark.parametrize("name", ["slurm", "ray"])
+def test_an_engine_has_a_table(study: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` must be a table of a file, but got") as error:
+        load_settings(study, {f"PLINIO_SWEEP_{name.upper()}": "gpu"})
     assert is_sentence(error.value)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from plinio_sweep.engine.local import Workers
+from plinio_sweep.engine.group import Engine, Group, Request, open_engine
 from plinio_sweep.settings import Settings, load_settings, redacted
 from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.view import report
@@ -35,8 +37,9 @@ class Order:
 
     Args:
         trials: How many in all; as many as the study says when left out.
-        workers: On this machine.
-        threads: Of each worker; all cores shared among them when left out.
+        workers: How many; on this machine, unless the engine has others.
+        threads: Of each worker; as many as its engine gives it when left out.
+        engine: What starts the workers.
         accept_drift: Whether a study file that changed is taken.
         given: Settings by name, as options said them.
     """
@@ -44,6 +47,7 @@ class Order:
     trials: int | None = None
     workers: int = 1
     threads: int | None = None
+    engine: str = "local"
     accept_drift: bool = False
     given: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,6 +62,8 @@ class Order:
         told = {name: str(number) for name, number in numbers.items() if number}
         if self.workers == 1:
             del told["workers"]
+        if self.engine != "local":
+            told["engine"] = self.engine
         told |= {name: value for name, value in self.given.items() if name not in PLACES}
         words = "".join(f" --{name} {shlex.quote(value)}" for name, value in told.items())
         return words + self.places()
@@ -84,6 +90,7 @@ def _run(path: Path, settings: Settings, order: Order) -> int:
     from plinio_sweep.sweep.reading import record_of
 
     sweep = load_study(path)
+    engine = open_engine(order.engine, settings)
     open_store(settings).ready()
     study = open_study(sweep, settings, file=path.name, accept_drift=order.accept_drift)
     target = order.trials or sweep.trials
@@ -98,7 +105,7 @@ def _run(path: Path, settings: Settings, order: Order) -> int:
         )
     before = record_of(study, settings.folder)
     with _Bars(target, before) as bars:
-        errors = _work(path, study, order, settings, bars)
+        errors = _work(path, study, order, settings, engine, bars)
     if bars.trained or bars.reused:
         click.echo(f"epochs: {bars.trained} trained, {bars.reused} taken from the store")
     record = record_of(study, settings.folder)
@@ -114,7 +121,7 @@ def _run(path: Path, settings: Settings, order: Order) -> int:
 
 
 def _work(
-    path: Path, study: Any, order: Order, settings: Settings, bars: _Bars
+    path: Path, study: Any, order: Order, settings: Settings, engine: Engine, bars: _Bars
 ) -> list[str] | None:
     """Runs workers until nothing is missing; what went wrong, or nothing at all after Ctrl-C."""
     from plinio_sweep.store.opening import open_store
@@ -124,16 +131,16 @@ def _work(
     arguments += ["--accept-drift"] if order.accept_drift else []
 
     def work(workers: int, *more: str) -> list[str] | None:
-        group = Workers(
-            path,
-            workers,
-            [*arguments, *more],
-            settings.logs,
-            bars.hear,
+        request = Request(
+            study=path,
+            settings=settings,
+            workers=workers,
+            arguments=(*arguments, *more),
             threads=order.threads,
-            devices=settings.devices,
+            heard=bars.hear,
+            record=lambda: record_of(study, settings.folder),
         )
-        return _run_workers(group, bars)
+        return _run_workers(engine(request), bars)
 
     # Once more for the trials that died with their worker after the others had ended.
     for count in (order.workers, 1):
@@ -166,15 +173,26 @@ def _missing_tests(study: Any, record: StudyRecord, store: Any) -> bool:
     return bool(lost) or any(f"test:{key}" not in study.user_attrs for key in wanted)
 
 
-def _run_workers(group: Workers, bars: _Bars) -> list[str] | None:
+def _run_workers(group: Group, bars: _Bars) -> list[str] | None:
     """Runs workers to their end; what went wrong, or nothing at all after Ctrl-C."""
     try:
-        group.run()
+        with _terminable():
+            group.run()
     except KeyboardInterrupt:
         bars.say("stopping: each worker puts its trial back into the queue")
         group.stop()
         return None
     return group.errors
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is taken as Ctrl-C: so a cluster ends what it started, the only program at that."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stopped(path: Path, record: StudyRecord, order: Order) -> int:

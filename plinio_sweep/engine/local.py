@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from plinio_sweep.engine.worker import DONE, STOPPED, WRONG_USE
 from plinio_sweep.settings import variable
 
 RESTARTS = 3  # of a worker that dies without a word, in a row
@@ -42,6 +43,7 @@ class Workers:
         heard: Hears their events, on the calling thread.
         threads: Of each; all cores shared among them when left out.
         devices: Taken by the workers in turn.
+        first: Number of the first worker.
     """
 
     def __init__(
@@ -54,18 +56,21 @@ class Workers:
         *,
         threads: int | None = None,
         devices: Sequence[str] = (),
+        first: int = 0,
     ) -> None:
         self._study, self._arguments, self._logs, self._heard = study, arguments, logs, heard
-        self._workers = workers
+        self._workers = range(first, first + workers)
         self._threads = threads or max(1, (os.cpu_count() or 1) // workers)
         self._devices = devices
         self._events: queue.Queue[tuple[int, Mapping[str, Any] | None]] = queue.Queue()
         self._running: dict[int, _Process] = {}
+        self._stopping = False
+        self.stopped = False  # whether a worker was asked to stop, by us or by the system
         self.errors: list[str] = []
 
     def run(self) -> None:
         """Starts all workers and listens until they have ended."""
-        for worker in range(self._workers):
+        for worker in self._workers:
             self._start(worker, 0)
         while self._running:
             worker, event = self._events.get()
@@ -76,14 +81,19 @@ class Workers:
 
     def stop(self) -> None:
         """Asks all workers to put their trials back and end; kills those that don't."""
-        for running in self._running.values():
-            running.process.terminate()
+        self.terminate()
         end = time.monotonic() + GRACE
-        for running in self._running.values():
+        for running in list(self._running.values()):
             try:
                 running.process.wait(max(0.1, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 running.process.kill()
+
+    def terminate(self) -> None:
+        """Asks the same, and waits for none: a signal handler or another thread may call it."""
+        self._stopping = True
+        for running in list(self._running.values()):
+            running.process.terminate()
 
     def _start(self, worker: int, deaths: int) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -102,6 +112,8 @@ class Workers:
                 start_new_session=True,
             )
         self._running[worker] = _Process(worker, process, deaths)
+        if self._stopping:  # said so while it was being started
+            process.terminate()
         threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
 
     def _device(self, worker: int) -> dict[str, str]:
@@ -124,9 +136,12 @@ class Workers:
 
     def _ended(self, ended: _Process) -> None:
         code = ended.process.returncode
-        if code in (0, 3):
+        if code == STOPPED or self._stopping:
+            self.stopped = True
             return
-        if code == 2:
+        if code == DONE:
+            return
+        if code == WRONG_USE:
             self.errors += [text for text in ended.errors if text not in self.errors]
         elif ended.deaths + 1 < RESTARTS:
             died = f"worker {ended.worker} ended {_how(code)} and is started again"

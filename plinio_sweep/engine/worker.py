@@ -20,6 +20,8 @@ from typing import Any, TextIO
 import click
 
 DONE, BROKEN, WRONG_USE, STOPPED = 0, 1, 2, 3
+# That ask to stop. Clusters warn of the end of a job by one of the last two, all its processes.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Events:
@@ -103,7 +105,7 @@ def _work(
     sweep, settings = load_study(path), load_settings(path)
     opened = open_study(sweep, settings, file=path.name, known=True)
     # Not before: so far there is nothing to put back, and a signal ends the program at once.
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in SIGNALS:
         signal.signal(name, events.stop)
     life = Life(settings.folder)
     worker = Worker(

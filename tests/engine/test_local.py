@@ -14,14 +14,20 @@ from plinio_sweep.engine.local import Workers
 Heard = list[Mapping[str, Any]]
 
 
-def run_group(
-    folder: Path, script: str, monkeypatch: pytest.MonkeyPatch, workers: int = 1
-) -> tuple[Workers, Heard]:
-    """Runs workers that do what `script` says, in place of Python."""
+def write_interpreter(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Has workers do what `script` says, in place of Python."""
     interpreter = folder / "interpreter"
     interpreter.write_text(f"#!/bin/sh\n{script}\n")
     interpreter.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(interpreter))
+    return interpreter
+
+
+def run_group(
+    folder: Path, script: str, monkeypatch: pytest.MonkeyPatch, workers: int = 1
+) -> tuple[Workers, Heard]:
+    """Runs workers that do what `script` says, in place of Python."""
+    write_interpreter(folder, script, monkeypatch)
     heard: Heard = []
     group = Workers(
         folder / "study.py", workers, [], folder, lambda worker, event: heard.append(event)
@@ -80,4 +86,36 @@ def test_a_worker_that_was_asked_to_stop_is_not_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group, heard = run_group(tmp_path, "exit 3", monkeypatch)
-    assert (heard, group.errors) == ([], [])
+    assert (heard, group.errors, group.stopped) == ([], [], True)
+
+
+def test_workers_are_numbered_from_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """echo said >&2; echo "{\\"device\\": \\"$PLINIO_SWEEP_DEVICE\\"}\""""
+    interpreter = write_interpreter(tmp_path, script, monkeypatch)
+    heard: list[tuple[int, Mapping[str, Any]]] = []
+    group = Workers(
+        interpreter, 1, [], tmp_path, lambda *event: heard.append(event), devices=("b",), first=3
+    )
+    group.run()
+    assert heard == [(3, {"device": "b"})]
+    assert (tmp_path / "worker-3.log").read_text() == "said\n"
+
+
+def test_a_worker_that_is_terminated_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """echo '{"event": "start"}'; exec sleep 60"""
+    interpreter = write_interpreter(tmp_path, script, monkeypatch)
+    heard: Heard = []
+
+    def hear(worker: int, event: Mapping[str, Any]) -> None:
+        heard.append(event)
+        group.terminate()
+
+    group = Workers(interpreter, 1, [], tmp_path, hear)
+    group.run()
+    assert heard == [{"event": "start"}]
+    assert group.stopped
+    assert group.errors == []

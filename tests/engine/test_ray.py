@@ -1,0 +1,194 @@
+"""Workers as actors, on a Ray of this machine."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from plinio_sweep.engine.ray import LOCAL, check_reach
+from plinio_sweep.settings import Settings
+from tests.conftest import Finished
+from tests.messages import is_sentence
+from tests.terminal import (
+    NAME,
+    children,
+    environment,
+    kill,
+    refusal,
+    run,
+    sentence,
+    started,
+    states,
+    values_of,
+    without,
+    write_study,
+)
+
+RUN = ("run", NAME, "--engine", "ray", "--workers", "2")
+# In a process of its own: Ray warns of itself, and leaves much behind in the one that loads it.
+HEAD = """
+import sys
+from pathlib import Path
+from plinio_sweep.engine.ray import open_ray
+from plinio_sweep.settings import Settings
+table = {"address": "local", "num_cpus": 2, "include_dashboard": False}
+open_ray(Settings(folder=Path("."), ray=table))
+import ray
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+def write_table(folder: Path, *lines: str) -> None:
+    """The settings of a study in `folder`."""
+    (folder / "plinio-sweep.toml").write_text("\n".join(["[ray]", *lines, ""]), encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A Ray that commands connect to."""
+
+    address: str
+    token: dict[str, str]  # variables, with those that find the loopback
+    process: int
+
+    def actors(self) -> list[int]:
+        """Those that have a worker; what Ray starts are children of its node, that is our child."""
+        return [pid for pid in children(children([self.process])) if children([pid])]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    pytest.importorskip("ray")
+    # A token of our own, so that none is written to the home of whoever tests.
+    token = {**LOCAL, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    folder = tmp_path_factory.mktemp("head")
+    with subprocess.Popen(
+        [sys.executable, "-c", HEAD],
+        cwd=folder,
+        env=environment(**token, **without(folder / "lean", "optuna_dashboard")),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as head:
+        assert head.stdout is not None
+        yield Cluster(address=head.stdout.readline().strip(), token=token, process=head.pid)
+        head.communicate()  # with nothing: it reads on, and ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disturbed:
+    """A study that was stopped, and of which an actor was killed when it went on."""
+
+    folder: Path
+    code: int  # of the command that was stopped
+    said: str
+    left: Counter[str]  # states of the trials after it
+    code_in_the_end: int
+    said_in_the_end: str
+
+
+@pytest.fixture(scope="module")
+def disturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+    folder = tmp_path_factory.mktemp("disturbed")
+    write_study(folder)
+    write_table(folder, f'address = "{cluster.address}"')
+    # Ray's machines have no environment of `run` but its settings, so the file must say the rest.
+    slow = (folder / NAME).read_text().replace('"BARS_PAUSE", "0"', '"BARS_PAUSE", "0.04"')
+    (folder / NAME).write_text(slow)
+    with started(folder, *RUN, **cluster.token) as running:
+        running.wait_until_busy(2)
+        running.process.send_signal(signal.SIGINT)
+        code, said, _ = running.end(seconds=40)
+    left = states(folder)
+    with started(folder, *RUN, **cluster.token) as running:
+        running.wait_until_busy(2)
+        kill(cluster.actors()[:1])
+        code_in_the_end, said_in_the_end, _ = running.end()
+    return Disturbed(
+        folder=folder,
+        code=code,
+        said=said,
+        left=left,
+        code_in_the_end=code_in_the_end,
+        said_in_the_end=said_in_the_end,
+    )
+
+
+@pytest.mark.slow
+def test_a_ray_that_is_started_here_is_open_to_this_machine_only(cluster: Cluster) -> None:
+    assert cluster.address.startswith("127.0.0.1:")
+
+
+@pytest.mark.slow
+def test_ctrl_c_has_actors_put_their_trials_back(disturbed: Disturbed) -> None:
+    assert disturbed.code == 130
+    assert "each worker puts its trial back" in disturbed.said
+    again = f"continue with: plinio-sweep run {NAME} --workers 2 --engine ray\n"
+    assert disturbed.said.endswith(again)
+    assert disturbed.left["WAITING"] >= 1
+    assert disturbed.left["RUNNING"] == 0
+
+
+@pytest.mark.slow
+def test_an_actor_that_is_lost_comes_back_and_no_trial_is(disturbed: Disturbed) -> None:
+    assert disturbed.code_in_the_end == 0, disturbed.said_in_the_end
+    assert "4 of 4 trials complete, 0 failed" in disturbed.said_in_the_end
+    assert "(it was interrupted)" in disturbed.said_in_the_end
+    logs = disturbed.folder / ".plinio-sweep" / "logs"
+    assert {path.name for path in logs.iterdir()} == {"worker-0.log", "worker-1.log"}
+
+
+@pytest.mark.slow
+def test_actors_come_to_what_undisturbed_workers_come_to(
+    disturbed: Disturbed, finished: Finished
+) -> None:
+    found = values_of(disturbed.folder)
+    assert len(found) == 4
+    assert found == values_of(finished.folder)
+
+
+@pytest.mark.slow
+def test_events_are_heard_from_actors(disturbed: Disturbed) -> None:
+    assert "epochs: " in disturbed.said_in_the_end
+    assert disturbed.said_in_the_end.count(" complete: ") >= 1
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+def test_without_ray_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    text = refusal("run", write_study(tmp_path), "--engine", "ray")
+    assert "pip install 'plinio-sweep[ray]'" in text
+    assert is_sentence(text)
+    assert not (tmp_path / ".plinio-sweep").exists()
+
+
+@pytest.mark.slow
+def test_a_table_that_ray_does_not_take(tmp_path: Path, cluster: Cluster) -> None:
+    write_study(tmp_path)
+    write_table(tmp_path, f'address = "{cluster.address}"', 'adress = "local"')
+    text = sentence(run(tmp_path, "run", NAME, "--engine", "ray", **cluster.token))
+    assert text.startswith("`[ray]` must hold what ray.init takes here, but with ")
+    assert "adress" in text
+    assert is_sentence(text)
+
+
+def test_a_database_in_a_file_is_for_one_machine(tmp_path: Path) -> None:
+    settings = Settings(folder=tmp_path)
+    check_reach(settings, 1)
+    with pytest.raises(ValueError, match="must have a database that all 2 machines reach") as error:
+        check_reach(settings, 2)
+    assert is_sentence(error.value)
+    check_reach(Settings(folder=tmp_path, storage="postgresql+psycopg://ada@host/sweeps"), 2)
