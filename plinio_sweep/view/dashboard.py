@@ -58,7 +58,7 @@ class DashboardAnnotator:
         """Adds the note of `trial`, and those of the known files that `folder` has."""
         from optuna.artifacts import upload_artifact
 
-        self._save_note(trial, note(trial.params, result))
+        self._save_note(trial, note(trial.params, result, trial.user_attrs.get("retry_of", ())))
         for path in (folder / name for name in FILES):
             if path.is_file():
                 upload_artifact(
@@ -110,10 +110,15 @@ def _bit_rows(result: TrialResult) -> Rows:
     ]
 
 
-def note(params: Mapping[str, Any], result: TrialResult) -> str:
+def note(params: Mapping[str, Any], result: TrialResult, retry_of: Sequence[int] = ()) -> str:
     """A trial in Markdown: the order of its methods, what it came to, and its layers.
 
     A table without rows is left out.
+
+    Args:
+        params: Of the trial.
+        result: What it came to.
+        retry_of: Trials that were lost before it; why is said on their own pages.
     """
     stages = [(f"`{stage}`", f"{value:.3g}") for stage, value in strengths(params).items()]
     metrics = [(name.replace("_", " "), format_metric(v)) for name, v in result.metrics.items()]
@@ -126,7 +131,9 @@ def note(params: Mapping[str, Any], result: TrialResult) -> str:
         (("rounded", "output channels", "input"), _bit_rows(result)),
     )
     order = f"**order** `{params['order']}`" if "order" in params else ""
-    written = [order, *(_table(header, rows) for header, rows in tables if rows)]
+    before = ", ".join(map(str, retry_of))
+    again = f"**attempt** {len(retry_of) + 1}, lost before: {before}" if retry_of else ""
+    written = [order, again, *(_table(header, rows) for header, rows in tables if rows)]
     return "\n\n".join(filter(None, written))
 
 

@@ -100,13 +100,17 @@ class Killer:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
-        self._workers: list[ForkServerProcess] = []
+        self._workers: list[ForkServerProcess]
         self._asleep: dict[int, float] = {}  # when to wake whom
+
+    @property
+    def kills(self) -> int:
+        """How many workers were killed."""
+        return sum(self.done[deed] for deed in ("kill", "tear", "full"))
 
     def run(self, workers: int = 4) -> None:
         """Until a worker finds that there are enough trials, and all others have ended."""
-        for number in range(workers):
-            self._workers.append(self._start(number))
+        self._workers = [self._start(number) for number in range(workers)]
         deed = time.monotonic() + 2 * self.every
         while not any(worker.exitcode == 0 for worker in self._workers):
             self._keep_up()
@@ -114,8 +118,10 @@ class Killer:
                 self._do()
                 deed = time.monotonic() + self._random.uniform(0.5, 1.5) * self.every
             time.sleep(0.02)
-        for identity in list(self._asleep):
-            os.kill(identity, signal.SIGCONT)
+        for identity in self._asleep:
+            with suppress(ProcessLookupError):
+                os.kill(identity, signal.SIGCONT)
+        self._asleep.clear()
         for worker in self._workers:
             worker.join(60)
             assert worker.exitcode is not None, "a worker hangs"

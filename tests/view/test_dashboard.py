@@ -237,6 +237,12 @@ def test_note_tells_bit_widths_where_a_layer_has_them() -> None:
     assert written.endswith(f"{rows}| `conv` | 4 at 2 bit, 6 at 8 bit | 8 bit |")
 
 
+def test_note_tells_how_often_a_trial_was_begun() -> None:
+    assert note({"order": "pit"}, RESULT, (1, 4)).startswith(
+        "**order** `pit`\n\n**attempt** 3, lost before: 1, 4\n\n"
+    )
+
+
 def test_note_leaves_out_what_is_not_known() -> None:
     bare = replace(RESULT, costs={}, architecture={}, metrics={"validation_loss": 0.5})
     assert note({}, bare) == "| metric | value |\n| --- | --- |\n| validation loss | 0.5000 |"
