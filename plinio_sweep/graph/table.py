@@ -113,6 +113,9 @@ class Table:
         ]
         return torch.stack(rows) if rows else torch.zeros(0, 0, dtype=torch.long)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Table:
+        return self  # nothing changes it, and a copy of all its tensors takes long
+
     def __str__(self) -> str:
         """What `plinio-sweep check` prints."""
         groups = [("group", "channels", "made by", "read by", "decision")] + [
@@ -182,14 +185,7 @@ def analyse_graph(
     exclude_types: tuple[type, ...] = (),
 ) -> Analysis:
     """The analysis of a net that is traced already, with the user's exclusions."""
-
-    def frozen(name: str) -> bool:
-        return is_excluded(net, name, exclude_names, exclude_types)
-
-    # Two items at least: with one, a flattened batch and a flattened channel look alike.
-    if all(value.dim() > 0 and value.shape[0] == 1 for value in inputs):
-        inputs = tuple(value.repeat(2, *[1] * (value.dim() - 1)) for value in inputs)
-    found = label(net, inputs, frozen)
+    found = label_graph(net, inputs, exclude_names=exclude_names, exclude_types=exclude_types)
     while True:
         table, final = _tabulate(net, found)
         labels = _renamed(found, final)
@@ -197,6 +193,24 @@ def analyse_graph(
             return Analysis(net, table, labels, found)
         for node in failed:
             _freeze_around(node, net, found)
+
+
+def label_graph(
+    net: fx.GraphModule,
+    inputs: Inputs,
+    *,
+    exclude_names: Collection[str] = (),
+    exclude_types: tuple[type, ...] = (),
+) -> Labelling:
+    """The run on labels alone, before it is known what can be cut."""
+
+    def frozen(name: str) -> bool:
+        return is_excluded(net, name, exclude_names, exclude_types)
+
+    # Two items at least: with one, a flattened batch and a flattened channel look alike.
+    if all(value.dim() > 0 and value.shape[0] == 1 for value in inputs):
+        inputs = tuple(value.repeat(2, *[1] * (value.dim() - 1)) for value in inputs)
+    return label(net, inputs, frozen)
 
 
 def is_excluded(net: nn.Module, name: str, names: Collection[str], types: tuple[type, ...]) -> bool:

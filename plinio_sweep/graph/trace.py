@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import sys
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, cast
+from types import FrameType
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +21,7 @@ from plinio_sweep.graph.nodes import is_metadata, is_shape
 from plinio_sweep.graph.quantized import Quantizer, is_quantized
 
 Inputs = tuple[Tensor, ...]
+_Made = TypeVar("_Made")
 
 _TORCH = str(Path(torch.__file__).parent)
 _OURS = str(Path(__file__).parent.parent)
@@ -35,10 +38,14 @@ class _Tracer(fx.Tracer):
         self, opaque_names: Collection[str] = (), opaque_types: tuple[type, ...] = ()
     ) -> None:
         super().__init__()  # a pickled graph is traced anew, by this class without arguments
-        self.record_stack_traces = True
         self.proxy_buffer_attributes = True  # `self.map.expand(x.size(0), -1)` is part of the graph
         self._names = frozenset(opaque_names)
         self._types = opaque_types
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        node.stack_trace = _users_line()
+        return node
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if module_qualified_name in self._names or type(m) in self._types:
@@ -46,6 +53,20 @@ class _Tracer(fx.Tracer):
         if is_stock(m) or isinstance(m, Mix | Quantizer):
             return True
         return super().is_leaf_module(m, module_qualified_name)
+
+
+def _users_line() -> str | None:
+    """The innermost line of the user's net that runs now, as a stack trace of one frame.
+
+    A whole trace, which `fx` can record, takes longer than all the rest of tracing.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not fx.Tracer.trace.__code__:
+        code = frame.f_code
+        if not code.co_filename.startswith((_TORCH, _OURS, "<")):
+            return f'File "{code.co_filename}", line {frame.f_lineno}, in {code.co_name}'
+        frame = frame.f_back
+    return None
 
 
 def is_stock(module: nn.Module) -> bool:
@@ -105,12 +126,8 @@ def random_inputs(net: nn.Module, shape: Any) -> Inputs:
 
 def location(node: fx.Node) -> str:
     """Where in the user's code a node was made, as "model.py:41"; empty when unknown."""
-    frames = [line for line in (node.stack_trace or "").splitlines() if "File " in line]
-    for line in reversed(frames):
-        file, _, rest = line.strip().removeprefix('File "').partition('", line ')
-        if not file.startswith((_TORCH, _OURS, "<")):
-            return f"{Path(file).name}:{rest.split(',')[0]}"
-    return ""
+    file, _, rest = (node.stack_trace or "").removeprefix('File "').partition('", line ')
+    return f"{Path(file).name}:{rest.split(',')[0]}" if rest else ""
 
 
 def trace(
@@ -134,7 +151,7 @@ def trace(
         return _without_unread(fx.GraphModule(net, _copy(net.graph), type(net).__name__))
     fixed = _defaults(net, len(inputs))
 
-    def graph_module() -> fx.GraphModule:
+    def follow(make: Callable[[fx.Graph], _Made]) -> _Made:
         tracer = _Tracer(opaque_names, opaque_types)
         known = set(vars(net))
         try:
@@ -142,18 +159,18 @@ def trace(
             _drop_fixed_arguments(graph, len(inputs))
             for node in graph.nodes:
                 node.type = None  # annotations that are strings can't be pickled
-            return fx.GraphModule(net, graph, type(net).__name__)
+            return make(graph)
         except Exception as error:
             raise UntraceableError(_why(net, error)) from error
         finally:
             for constant in set(vars(net)) - known:  # `fx` leaves them on the user's module
                 delattr(net, constant)
 
-    traced = graph_module()
+    traced = follow(lambda graph: fx.GraphModule(net, graph, type(net).__name__))
     modules = list(net.modules())
     try:
         _flip(modules)
-        other = graph_module()
+        other = follow(lambda graph: graph)
     finally:
         _flip(modules)
     _follow_mode(traced, other)
@@ -162,10 +179,13 @@ def trace(
 
 def _without_unread(graph_module: fx.GraphModule) -> fx.GraphModule:
     """The graph without what only moves elements or asks for sizes, and is read by nothing."""
+    unread = False
     for node in reversed(graph_module.graph.nodes):
         if not node.users and (is_metadata(node) or is_shape(node, graph_module)):
             graph_module.graph.erase_node(node)
-    graph_module.recompile()
+            unread = True
+    if unread:
+        graph_module.recompile()
     return graph_module
 
 
@@ -184,10 +204,10 @@ _DROPOUTS: dict[Any, type[nn.Module]] = {
 }
 
 
-def _follow_mode(traced: fx.GraphModule, other: fx.GraphModule) -> None:
+def _follow_mode(traced: fx.GraphModule, other: fx.Graph) -> None:
     """Makes modules of the dropouts that differ between the graphs of the two modes."""
     dropouts = []
-    for node, twin in zip_longest(traced.graph.nodes, other.graph.nodes):
+    for node, twin in zip_longest(traced.graph.nodes, other.nodes):
         if _described(node) == _described(twin):
             continue
         if node is None or node.target not in _DROPOUTS or twin.target is not node.target:
@@ -200,6 +220,8 @@ def _follow_mode(traced: fx.GraphModule, other: fx.GraphModule) -> None:
         dropouts.append(node)
     for node in dropouts:
         _use_module(traced, node)
+    if dropouts:
+        traced.recompile()
 
 
 def _described(node: fx.Node | None) -> tuple[Any, ...]:

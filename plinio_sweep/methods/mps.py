@@ -159,8 +159,8 @@ class MPS(Search):
             bypass(self.net, norm)
             _hold_bias(self.net.get_submodule(layer))
         self.net.recompile()
-        analysis = self._analysis(self.net)
-        self.sites = find_sites(self.net, analysis.found, outputs=self.outputs)
+        found = self._labelling(self.net) if norms else analysis.found
+        self.sites = find_sites(self.net, found, outputs=self.outputs)
         modules = {
             plan.name: Quantizer(self.x_bits, signed=plan.signed).to(self.temperature)
             for plan in self.sites.quantizers
