@@ -8,10 +8,12 @@ import os
 # with a thread a core each would get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import fcntl
+import pickle
 import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ class Finished:
     """The study of bars with four trials, and what `run` said on the way there."""
 
     folder: Path
+    made: Path  # the folder that it was made in
     first: Done  # 3 trials by two workers
     again: Done  # 3 trials once more
     more: Done  # 4 trials
@@ -42,7 +45,22 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    folder = tmp_path_factory.mktemp("finished")
+    # Each process of the tests has a folder in one of them all, where the first makes the study.
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    with (common / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = common / "finished.pickle"
+        if not kept.exists():
+            (common / "made").mkdir()
+            kept.write_bytes(pickle.dumps(_finish(common / "made")))
+        found: Finished = pickle.loads(kept.read_bytes())
+        folder = found.copy(tmp_path_factory.mktemp("finished"))
+    return replace(found, folder=folder)
+
+
+def _finish(folder: Path) -> Finished:
     write_study(folder)
 
     def kept() -> dict[str, int]:
@@ -56,6 +74,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     more = run(folder, "run", NAME)
     return Finished(
         folder=folder,
+        made=folder,
         first=first,
         again=again,
         more=more,

@@ -26,6 +26,7 @@ from tests.terminal import (
     refusal,
     run,
     sentence,
+    sentence_of,
     without,
     write_study,
 )
@@ -42,8 +43,11 @@ def digest(path: Path) -> str:
 
 
 @pytest.mark.parametrize("verb", ["check", "run", "show"])
-def test_a_study_file_that_is_missing(tmp_path: Path, verb: str) -> None:
-    text = sentence(run(tmp_path, verb, "nothing.py"))
+def test_a_study_file_that_is_missing(
+    tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = refusal(verb, "nothing.py")
     assert "nothing.py" in text
     assert "correct the path" in text
     assert list(tmp_path.iterdir()) == []
@@ -232,13 +236,14 @@ def test_a_database_that_stays_locked_is_waited_for_and_named(
 @pytest.mark.parametrize("verb", ["run", "show"])
 @pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg"])
 def test_a_server_that_is_not_there_is_named_without_its_password(
-    tmp_path: Path, verb: str, driver: str
+    tmp_path: Path, verb: str, driver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("psycopg")
-    write_study(tmp_path)
     url = f"{driver}://ada:s3cret@127.0.0.1:1/sweeps"
-    done = run(tmp_path, verb, NAME, PLINIO_SWEEP_STORAGE=url)
-    assert f"{driver}://ada:***@127.0.0.1:1/sweeps" in sentence(done)
+    monkeypatch.setenv("PLINIO_SWEEP_STORAGE", url)
+    done = invoke(verb, write_study(tmp_path))
+    text = sentence_of(done.exit_code, done.stdout, done.stderr)
+    assert f"{driver}://ada:***@127.0.0.1:1/sweeps" in text
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(b"s3cret" in text for text in [*written, done.stdout.encode()])
     assert "s3cret" not in done.stderr

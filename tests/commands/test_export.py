@@ -17,7 +17,7 @@ from plinio_sweep.ship.onnx import run_onnx
 from plinio_sweep.sweep.trial import rebuild
 from tests.conftest import Finished
 from tests.ship.compiled import needs_gcc
-from tests.terminal import NAME, invoke, refusal, run, write_study
+from tests.terminal import NAME, invoke, refusal, run, without, write_study
 
 pytest.importorskip("onnxscript")
 
@@ -142,7 +142,8 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose trials end in integers."""
     folder = tmp_path_factory.mktemp("quantised")
     write_study(folder, {"space=Space(": 'space=Space(orders=("mps",), ', "trials=4": "trials=2"})
-    done = run(folder, "run", NAME)
+    lean = without(folder / "lean", "optuna_dashboard")  # which takes seconds to load
+    done = run(folder, "run", NAME, **lean)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -63,7 +63,7 @@ def battered(tmp_path_factory: pytest.TempPathFactory) -> Battered:
         interrupted=interrupt(folder, lean),
         killed=kill_all(folder, lean),
         orphaned=kill_parent(folder, lean),
-        finished=kill_worker(folder),
+        finished=kill_worker(folder, lean),
     )
 
 
@@ -114,8 +114,8 @@ def kill_parent(folder: Path, lean: Lean) -> Accident:
         )
 
 
-def kill_worker(folder: Path) -> Accident:
-    with started(folder, *RUN, **SLOW) as running:
+def kill_worker(folder: Path, lean: Lean) -> Accident:
+    with started(folder, *RUN, **SLOW, **lean) as running:
         victim, other = running.wait_until_busy(2)
         kill([victim])
         wait_for(lambda: not alive([victim]))
