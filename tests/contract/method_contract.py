@@ -14,7 +14,7 @@ import json
 import pickle
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 import torch
@@ -32,6 +32,7 @@ from tests.nets import CASES, NETS, Case
 
 COSTS: dict[str, CostModel] = {"params": params, "macs": macs, "size": size_bits}
 LAYERS = ("conv", "linear")
+Module = TypeVar("Module", bound=nn.Module)
 # Every model there is, for nets that are left in float.
 EVERY_MODEL: dict[str, CostModel] = {
     name: assume_bits(model, w=8, x=8) for name, model in MODELS.items()
@@ -55,6 +56,14 @@ def assert_same_bits(left: nn.Module, right: nn.Module) -> None:
     ours, theirs = left.state_dict(), right.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def prepared(net: Module, dtype: torch.dtype) -> Module:
+    """`net` in eval mode and of type `dtype`: itself where it is so already, else a copy."""
+    found = {v.dtype for v in (*net.parameters(), *net.buffers()) if v.is_floating_point()}
+    if found <= {dtype} and not any(module.training for module in net.modules()):
+        return net
+    return copy.deepcopy(net).to(dtype).eval()
 
 
 def train(search: Search, case: Case, steps: int = 3) -> None:
@@ -204,7 +213,7 @@ class MethodContract:
     ) -> None:
         """Asserts that a search at `theta` and an exported net compute the same."""
         dtype = precision or self.precision
-        search, exported = (copy.deepcopy(net).to(dtype).eval() for net in (search, exported))
+        search, exported = prepared(search, dtype), prepared(exported, dtype)
         theta = {name: value.to(dtype) for name, value in theta.items()}
         for batch in batches:
             inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in batch)
@@ -263,8 +272,8 @@ class MethodContract:
     def test_an_exported_net_computes_what_the_search_computes(
         self, opened: Opened, case: Case
     ) -> None:
-        search = opened.search
-        assert not search.training
+        assert not opened.search.training
+        search = prepared(opened.search, self.precision)
         batches = [case.inputs(batch, seed=batch) for batch in (2, 3)]
         for decided in opened.decided:
             self.assert_alike(search, decided.theta, decided.exported, *batches)
