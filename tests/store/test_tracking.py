@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -92,8 +93,16 @@ RESULT = TrialResult(
 )
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow that is all but empty: to make one takes seconds."""
+    folder = tmp_path_factory.mktemp("tables")
+    MlflowTracker(f"sqlite:///{folder}/mlflow.db", "other", folder)
+    return folder / "mlflow.db"
+
+
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
     """An address in a folder with a space, seen from a working folder that must stay empty."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -104,6 +113,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str
     monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     yield f"sqlite:///{tmp_path}/my study/mlflow.db", tmp_path / "my study" / "artifacts"
     assert not list(elsewhere.iterdir())
+
+
+@pytest.fixture
+def store(tables: Path, fresh: tuple[str, Path]) -> tuple[str, Path]:
+    """The same with a database that is there."""
+    database = Path(fresh[0].removeprefix("sqlite:///"))
+    database.parent.mkdir()
+    shutil.copy(tables, database)
+    return fresh
 
 
 @pytest.fixture
@@ -354,8 +372,8 @@ print(run)
 
 
 @needs_mlflow
-def test_four_processes_open_a_fresh_folder_at_once_in_silence(store: tuple[str, Path]) -> None:
-    command = [sys.executable, "-c", WORKER, store[0], str(store[1])]
+def test_four_processes_open_a_fresh_folder_at_once_in_silence(fresh: tuple[str, Path]) -> None:
+    command = [sys.executable, "-c", WORKER, fresh[0], str(fresh[1])]
     workers = [
         subprocess.Popen(
             [*command, str(number)],
@@ -372,7 +390,7 @@ def test_four_processes_open_a_fresh_folder_at_once_in_silence(store: tuple[str,
     assert [worker.returncode for worker in workers] == [0] * 4
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=store[0])
+    client = MlflowClient(tracking_uri=fresh[0])
     experiment = client.get_experiment_by_name("digits")
     found = {run.info.run_id for run in client.search_runs([experiment.experiment_id])}
     assert found == {run.strip() for run, _ in said}
