@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import resource
 import signal
 import sqlite3
@@ -36,7 +35,10 @@ END = "    trials=4,\n)\n"
 
 
 def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    # By another process: one that closes a file gives up its locks on it (POSIX), and without its
+    # own lock SQLite, open in this one, would lose the log from which it reads.
+    words = ["sha256sum", str(path)]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 # -- the study file -------------------------------------------------------------------------------

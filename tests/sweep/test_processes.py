@@ -14,6 +14,7 @@ import optuna
 import pytest
 
 from plinio_sweep.settings import Settings
+from plinio_sweep.sweep.drift import identity
 from plinio_sweep.sweep.drive import Worker
 from plinio_sweep.sweep.opening import open_study
 from tests.studies.tiny import sweep
@@ -123,7 +124,7 @@ def test_four_processes_may_create_one_study_at_once(settings: Settings) -> None
     gate = CONTEXT.Barrier(4)
     assert finish(*(start(open_when_told, settings, gate) for _ in range(4))) == [0, 0, 0, 0]
     study = open_study(sweep, settings)
-    assert study.user_attrs["definition"] == sweep.definition()
+    assert study.user_attrs["definition"] == identity(sweep)
     assert len(optuna.get_all_study_summaries(study._storage)) == 1
 
 

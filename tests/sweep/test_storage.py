@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy
 
 from plinio_sweep.settings import Settings
+from plinio_sweep.sweep.drift import identity
 from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.storage import (
     StorageError,
@@ -122,7 +123,7 @@ def test_studies_in_two_folders_may_share_a_database(settings: Settings) -> None
     one = Settings(folder=settings.folder / "one", storage=storage, lock_timeout=0.1)
     other = Settings(folder=settings.folder / "other", storage=storage, lock_timeout=0.1)
     open_study(sweep, one)
-    assert open_study(sweep, other).user_attrs["definition"] == sweep.definition()
+    assert open_study(sweep, other).user_attrs["definition"] == identity(sweep)
     with exclusive(one), refused(r"another process holds .*shared\.db\.lock"):
         open_study(sweep, other)  # one lock a database, not one a folder
 

@@ -83,7 +83,8 @@ def test_a_stored_trial_is_read_back_whole(ground_for: GroundFor) -> None:
         result, architecture=json.loads(json.dumps(result.architecture))
     )
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("architecture.json", "history.json", "model.safetensors", "report.json", "result.json")
+        *("architecture.json", "history.json", "manifest.json", "model.safetensors"),
+        *("report.json", "result.json"),
     ]
     assert json.loads((folder / "report.json").read_text())["costs"] == result.costs
 
@@ -251,7 +252,9 @@ def test_a_damaged_result_is_refused_in_one_sentence(ground_for: GroundFor) -> N
     ground = ground_for(sweep)
     _, _, folder = run(ground)
     (folder / "result.json").write_text('{"metrics":')
-    with pytest.raises(ValueError, match=r"result.json must be whole .* remove") as error:
+    with pytest.raises(
+        ValueError, match=r"as it was written, but .* result.json; .* anew"
+    ) as error:
         run(ground)
     assert is_sentence(error.value)
 
