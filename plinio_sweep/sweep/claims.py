@@ -12,6 +12,7 @@ is put back like the trial of a dead worker.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from plinio_sweep.settings import Settings
+from plinio_sweep.sweep.attributes import set_attributes
 from plinio_sweep.sweep.definition import digest
 from plinio_sweep.sweep.drift import ACCEPTED
 from plinio_sweep.sweep.failure import StoppedError
@@ -33,6 +35,7 @@ INTERRUPTED = "it was interrupted"
 SILENT = "its worker fell silent"
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 _KEPT = ("fixed_params",)  # what whoever enqueued a trial asked for
+_TIDIED = 60.0  # [s] between two looks for leases that nobody will ask for
 
 Say = Callable[[Mapping[str, Any]], None]
 
@@ -74,6 +77,7 @@ class Claims:
 
     def __post_init__(self) -> None:
         self._lease: HeldLease | None = None  # of a claim that is not made to its end
+        self._tidied = -_TIDIED  # when leases were last looked through [s]
 
     def next(self) -> Claim | None:
         """The next trial; nothing when there are enough.
@@ -87,8 +91,7 @@ class Claims:
         with exclusive(self.settings):
             if self.stopping():
                 raise StoppedError
-            self._reap()
-            trials = self.study.get_trials(deepcopy=False)
+            trials = self._reap()
             counted = sum(t.state in COUNTED or _failed(t) for t in trials)
             claim = self._ask(_turn(trials)) if counted < self.target else None
         self._lease = None
@@ -99,58 +102,71 @@ class Claims:
         trial = self.study.ask()
         if self.leases is not None:
             self._lease = self.leases.take(_lease_key(trial._trial_id))
-        attrs = self.study.get_trials(deepcopy=False)[trial.number].user_attrs
-        if "uid" not in attrs:
-            trial.set_user_attr("uid", turn)
+        attrs = {"uid": trial.user_attrs.get("uid", turn), "worker": self.life.name}
         if accepted := self.study.user_attrs.get(ACCEPTED):
-            trial.set_user_attr("drift", accepted)
+            attrs["drift"] = accepted
         # Chosen under the lock, so that the next worker's sampler sees what is running. One seed
         # for all trials: those that begin alike share what they train.
         plan = self.sweep.space.suggest(trial, self.sweep.seed)
         # Last: a trial that bears no name was left in the middle of all this.
-        trial.set_user_attr("worker", self.life.name)
+        set_attributes(trial, attrs)
         return Claim(trial=trial, plan=plan, lease=self._lease)
 
     def give_back(self, number: int) -> None:
         """Puts a trial of ours back into the queue, unless somebody else has done so."""
         with exclusive(self.settings):
-            frozen = self.study.get_trials(deepcopy=False)[number]
+            frozen = self._trials()[number]
             if frozen.state == TrialState.RUNNING:
                 self._requeue(frozen, INTERRUPTED)
 
     def _seed(self, *what: Any) -> int:
         return int(digest([self.sweep.seed, *what])[:7], 16)
 
-    def _reap(self) -> None:
-        """Puts trials of dead workers back into the queue.
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _reap(self) -> list[FrozenTrial]:
+        """Puts trials of dead workers back into the queue; all trials as they then are.
 
         One without a worker was left in the middle of a claim, for claims are made under the lock
         that is held here. One of our own is left from work that an error ended.
         """
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        # Read once as long as nothing is lost: this is done under the lock, for every claim.
+        trials, changed = self._trials(), False
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         for trial in running:
             worker = trial.user_attrs.get("worker")
             why = ENDED if worker in (None, self.life.name) else self._end_of(trial, worker)
             if why is not None:
                 self._requeue(trial, why)
-        self._drop_doubles()
-        if self.leases is not None:
-            # Whoever died after its work was done leaves a lease that nobody asks for any more.
-            self.leases.sweep({_lease_key(trial._trial_id) for trial in running})
+                changed = True
+        trials = self._trials() if changed else trials
+        changed = self._drop_doubles(trials)
+        self._tidy({_lease_key(trial._trial_id) for trial in running})
+        return self._trials() if changed else trials
 
-    def _drop_doubles(self) -> None:
-        """Keeps one successor of every lost trial.
+    def _tidy(self, kept: set[str]) -> None:
+        """Whoever died after its work was done left a lease that nobody asks for any more."""
+        if self.leases is not None and time.monotonic() >= self._tidied + _TIDIED:
+            self.leases.sweep(kept)
+            self._tidied = time.monotonic()
+
+    def _drop_doubles(self, trials: list[FrozenTrial]) -> bool:
+        """Keeps one successor of every lost trial; whether there were more.
 
         Optuna adds a trial once more when the connection breaks before it hears that it was added.
         """
         seen: set[int] = set()
-        for trial in self.study.get_trials(deepcopy=False):
+        dropped = False
+        for trial in trials:
             before = trial.user_attrs.get("retry_of", [])[-1:]
             if trial.state == TrialState.WAITING and seen.issuperset(before) and before:
                 storage, identity = self.study._storage, trial._trial_id
                 storage.set_trial_user_attr(identity, "lost", DOUBLED)
                 storage.set_trial_state_values(identity, TrialState.FAIL)
+                dropped = True
             seen.update(before)
+        return dropped
 
     def _end_of(self, trial: FrozenTrial, worker: str) -> str | None:
         """How the worker of a trial ended; nothing while it lives."""
@@ -189,8 +205,8 @@ class Claims:
             self.lost(attrs["run"], why)
 
     def _enqueue(self, trial: FrozenTrial, losses: list[int], deaths: int) -> None:
-        others = self.study.get_trials(deepcopy=False)
-        if any(other.user_attrs.get("retry_of", [])[-1:] == [trial.number] for other in others):
+        others = [other.user_attrs.get("retry_of", []) for other in self._trials()]
+        if any(losses[-1:] == [trial.number] for losses in others):
             return  # done before
         attrs = trial.user_attrs
         kept = {k: v for k, v in attrs.items() if k in ("uid", "run", "nodes")}

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from plinio_sweep.methods.search import LayerChoice, Search
-from plinio_sweep.sweep.definition import describe
 from plinio_sweep.sweep.failure import reason_of
 from plinio_sweep.sweep.files import (
     damaged,
@@ -219,8 +218,7 @@ def _save(ground: Ground, outcome: Outcome, folder: Path) -> None:
     save_weights(outcome.net, folder)
     save_json([epoch.to_dict() for epoch in outcome.history], folder / HISTORY)
     if outcome.search is not None:
-        models = {name: describe(model) for name, model in ground.models.items()}
-        stored = {"decisions": outcome.search.decisions, "models": models}
+        stored = {"decisions": outcome.search.decisions, "models": ground.model_parts}
         save_json(stored, folder / STAGE)
         save_tensors(_state(outcome.search.search), folder / SEARCH)
 
@@ -271,5 +269,5 @@ def _known(ground: Ground, epoch: Epoch, models: Mapping[str, Any]) -> Epoch:
 
     They belong to no key: whoever trained a search noted what its own study reports.
     """
-    same = {n for n, model in ground.models.items() if models.get(n) == describe(model)}
+    same = {name for name, part in ground.model_parts.items() if models.get(name) == part}
     return replace(epoch, costs={n: cost for n, cost in epoch.costs.items() if n in same})

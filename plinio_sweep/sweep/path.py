@@ -66,11 +66,10 @@ def path_of(ground: Ground, plan: Plan, warmup_seed: int) -> tuple[Node, ...]:
         key = digest([node.kind, last.key, node.seed, describe(node.phase), known])
         nodes.append(replace(node, key=key, step=last.step + last.phase.epochs))
     last = nodes[-1]
-    models = {name: describe(model) for name, model in ground.models.items()}
     end = replace(
         last,
         kind="evaluation",
-        key=digest(["evaluation", last.key, models]),
+        key=digest(["evaluation", last.key, ground.model_parts]),
         name="evaluation",
         step=last.step + last.phase.epochs,
         stage=None,
@@ -89,7 +88,7 @@ def _trained(ground: Ground, plan: Plan) -> Iterator[tuple[Node, Any]]:
         name = stage.method.name if count == 1 else f"{stage.method.name}#{count}"
         seed = int(digest([seed, stage.describe()])[:7], 16)
         search = _draft("search", f"{name}.search", recipe.search, seed)
-        felt = [describe(ground.pressure), _pressing(ground)]
+        felt = [ground.parts["pressure"], _pressing(ground)]
         shape = [recipe.ramp, list(recipe.temperature)]
         yield replace(search, stage=stage), [stage.describe(), *felt, *shape]
         yield _draft("finetune", f"{name}.finetune", recipe.finetune, seed + 1), None
@@ -111,8 +110,8 @@ def seed_phase(recipe: Recipe) -> Phase:
 
 def _warmup_key(ground: Ground, seed: int) -> str:
     """Of the seed net after its warm-up; all that every other node stands on, too, goes in here."""
-    task, recipe = ground.task, ground.recipe
-    known = [describe(task.net), describe(task.loss), describe(task.metrics)]
+    recipe = ground.recipe
+    known = [ground.parts[name] for name in ("net", "loss", "metrics")]
     known += [ground.data_identity, describe(recipe.warmup), recipe.batch_size]
     # The kind of device: workers on equal accelerators share what they train.
     return digest(["warmup", CODE_VERSION, seed, *known, ground.device.type])
@@ -126,4 +125,4 @@ def _pressing(ground: Ground) -> dict[str, Any]:
     if isinstance(ground.pressure, CostModel):
         return {}  # says itself what it is
     named = ground.pressure.targets if isinstance(ground.pressure, Budget) else ground.models
-    return {name: describe(ground.models[name]) for name in named}
+    return {name: ground.model_parts[name] for name in named}

@@ -172,6 +172,20 @@ class Ground:
     checkpoint: float = 10.0
 
     @cached_property
+    def parts(self) -> Mapping[str, Any]:
+        """Net, loss, metrics and pressure as JSON: what they were when this was first asked."""
+        task = self.task
+        parts = {"net": task.net, "loss": task.loss, "metrics": task.metrics}
+        return {name: describe(part) for name, part in parts.items()} | {
+            "pressure": describe(self.pressure)
+        }
+
+    @cached_property
+    def model_parts(self) -> Mapping[str, Any]:
+        """Every cost model as JSON, by name."""
+        return {name: describe(model) for name, model in self.models.items()}
+
+    @cached_property
     def data_identity(self) -> list[Any]:
         """The data that training and scores see, whatever loads them; each byte is read once."""
         parts = [self.data.part(name) for name in ("train", "validation")]

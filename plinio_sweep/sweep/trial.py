@@ -14,7 +14,6 @@ from torch import nn
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.methods import METHODS
-from plinio_sweep.sweep.definition import describe
 from plinio_sweep.sweep.files import load_json, load_weights, save_json, save_weights
 from plinio_sweep.sweep.node import Outcome, once, outcome_of
 from plinio_sweep.sweep.path import path_of
@@ -100,7 +99,7 @@ def _measure(
         units=report.units,
         architecture={
             "version": 1,
-            "net": describe(ground.task.net),
+            "net": ground.parts["net"],
             "inputs": [list(value.shape[1:]) for value in example],
             "types": [str(value.dtype).removeprefix("torch.") for value in example],
             "stages": stages,
