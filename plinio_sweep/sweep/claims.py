@@ -138,8 +138,10 @@ class Claims:
             worker = trial.user_attrs.get("worker")
             why = ENDED if worker in (None, self.life.name) else self._end_of(trial, worker)
             if why is not None:
-                self._requeue(trial, why)
                 changed = True
+                # Its worker may have told its values after the trials were read, and died then.
+                if (now := self._trials()[trial.number]).state == TrialState.RUNNING:
+                    self._requeue(now, why)
         trials = self._trials() if changed else trials
         changed = self._drop_doubles(trials)
         self._tidy({_lease_key(trial._trial_id) for trial in running})

@@ -224,6 +224,22 @@ def test_a_trial_that_was_queued_twice_runs_once(settings: Settings, straight: S
     ]
 
 
+def test_a_trial_that_ends_while_its_worker_is_looked_for_is_done(settings: Settings) -> None:
+    first, second = make_worker(settings, target=2), make_worker(settings, target=2)
+    claim = first._claims.next()
+    assert claim is not None and claim.lease is not None
+
+    class LateLife(Life):
+        def end_of(self, worker: str) -> str | None:
+            first.study.tell(claim.trial, [0.5, 1e3])
+            return super().end_of(worker)
+
+    second._claims.life = LateLife(settings.folder)
+    assert second._claims.next() is not None
+    states = [trial.state for trial in second.study.get_trials()]
+    assert states == [TrialState.COMPLETE, TrialState.RUNNING]
+
+
 def test_a_trial_that_kills_its_workers_is_given_up(settings: Settings) -> None:
     for _ in range(3):
         die_in_trial(settings)
