@@ -21,7 +21,6 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from plinio_sweep.settings import Settings
-from plinio_sweep.sweep.attributes import set_attributes
 from plinio_sweep.sweep.definition import digest
 from plinio_sweep.sweep.drift import ACCEPTED
 from plinio_sweep.sweep.failure import StoppedError
@@ -93,7 +92,9 @@ class Claims:
                 raise StoppedError
             trials = self._reap()
             counted = sum(t.state in COUNTED or _failed(t) for t in trials)
-            claim = self._ask(_turn(trials)) if counted < self.target else None
+            enough = counted >= self.target
+            self._tidy(trials, last=enough)
+            claim = None if enough else self._ask(_turn(trials))
         self._lease = None
         return claim
 
@@ -102,14 +103,15 @@ class Claims:
         trial = self.study.ask()
         if self.leases is not None:
             self._lease = self.leases.take(_lease_key(trial._trial_id))
-        attrs = {"uid": trial.user_attrs.get("uid", turn), "worker": self.life.name}
+        if "uid" not in trial.user_attrs:
+            trial.set_user_attr("uid", turn)
         if accepted := self.study.user_attrs.get(ACCEPTED):
-            attrs["drift"] = accepted
+            trial.set_user_attr("drift", accepted)
         # Chosen under the lock, so that the next worker's sampler sees what is running. One seed
         # for all trials: those that begin alike share what they train.
         plan = self.sweep.space.suggest(trial, self.sweep.seed)
         # Last: a trial that bears no name was left in the middle of all this.
-        set_attributes(trial, attrs)
+        trial.set_user_attr("worker", self.life.name)
         return Claim(trial=trial, plan=plan, lease=self._lease)
 
     def give_back(self, number: int) -> None:
@@ -143,15 +145,15 @@ class Claims:
                 if (now := self._trials()[trial.number]).state == TrialState.RUNNING:
                     self._requeue(now, why)
         trials = self._trials() if changed else trials
-        changed = self._drop_doubles(trials)
-        self._tidy({_lease_key(trial._trial_id) for trial in running})
-        return self._trials() if changed else trials
+        return self._trials() if self._drop_doubles(trials) else trials
 
-    def _tidy(self, kept: set[str]) -> None:
+    def _tidy(self, trials: list[FrozenTrial], *, last: bool) -> None:
         """Whoever died after its work was done left a lease that nobody asks for any more."""
-        if self.leases is not None and time.monotonic() >= self._tidied + _TIDIED:
-            self.leases.sweep(kept)
-            self._tidied = time.monotonic()
+        if self.leases is None or (not last and time.monotonic() < self._tidied + _TIDIED):
+            return
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        self.leases.sweep({_lease_key(trial._trial_id) for trial in running})
+        self._tidied = time.monotonic()
 
     def _drop_doubles(self, trials: list[FrozenTrial]) -> bool:
         """Keeps one successor of every lost trial; whether there were more.

@@ -18,7 +18,6 @@ from optuna.trial import TrialState
 
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.settings import Settings
-from plinio_sweep.sweep.attributes import set_attributes
 from plinio_sweep.sweep.claims import Claim, Claims, Say
 from plinio_sweep.sweep.connect import DATABASE_ERRORS, patiently
 from plinio_sweep.sweep.drift import check_data
@@ -264,13 +263,17 @@ class Worker:
         self, trial: optuna.Trial, result: TrialResult, excesses: Mapping[str, float]
     ) -> None:
         names = ("metrics", "costs", "estimates", "artifact", "seconds", "reused_epochs")
-        set_attributes(trial, {name: getattr(result, name) for name in names}, excesses)
+        for name, excess in excesses.items():
+            trial.set_constraint(name, excess)
+        # As one attribute: each is a transaction.
+        trial.set_user_attr("result", {name: getattr(result, name) for name in names})
 
     def _fail(self, trial: optuna.Trial, run: str | None, error: Exception) -> None:
         self._confirm()
         reason = reason_of(error)
         told = {"error": reason[:1000], "error_kind": type(error).__name__}
-        self._patiently(lambda: set_attributes(trial, told))
+        for name, text in told.items():
+            self._patiently(partial(trial.set_user_attr, name, text))
         if run is not None:
             self._tell_tracker(lambda t: t.fail(run, reason))
         failed = partial(self.study.tell, trial, state=TrialState.FAIL, skip_if_finished=True)

@@ -48,5 +48,5 @@ def _paths(study: optuna.Study) -> Iterator[list[str] | None]:
         yield [attrs["baseline"]["artifact"]]
     for trial in study.get_trials(deepcopy=False, states=_NEEDING):
         yield trial.user_attrs.get("nodes")
-        if "artifact" in trial.user_attrs:
-            yield [trial.user_attrs["artifact"]]
+        if "result" in trial.user_attrs:
+            yield [trial.user_attrs["result"]["artifact"]]

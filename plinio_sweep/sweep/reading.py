@@ -103,20 +103,21 @@ def _trial(
     trial: optuna.trial.FrozenTrial, test: Mapping[str, float], lost: Mapping[int, str]
 ) -> TrialRecord:
     attrs = trial.user_attrs
+    result = attrs.get("result", {})
     return TrialRecord(
         number=trial.number,
         state=_STATES[trial.state],
         values=tuple(trial.values or ()),
-        metrics={**attrs.get("metrics", {}), **test},
-        costs=attrs.get("costs", {}),
+        metrics={**result.get("metrics", {}), **test},
+        costs=result.get("costs", {}),
         params=trial.params,
         feasible=all(value <= 0 for value in trial.constraints.values()),
-        artifact=attrs.get("artifact", ""),
+        artifact=result.get("artifact", ""),
         reason=attrs.get("error", ""),
         losses={number: lost[number] for number in attrs.get("retry_of", ()) if number in lost},
         drift=tuple(attrs.get("drift", ())),
-        seconds=attrs.get("seconds", 0.0),
-        reused_epochs=attrs.get("reused_epochs", 0),
+        seconds=result.get("seconds", 0.0),
+        reused_epochs=result.get("reused_epochs", 0),
     )
 
 

@@ -237,7 +237,7 @@ def _harden(engine: sqlalchemy.Engine) -> None:
 
 
 _threads = threading.RLock()
-_POLL = 5e-3  # [s] between two looks at a lock file; a claim takes three times that
+_POLL = 5e-3  # [s] between two looks at a lock file; a claim takes some 30 ms
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def measure(folder: Path, answers: Any) -> None:
         ("checkpoints", Checkpoints, "write"),
         ("looks at the lease", drive.Worker, "_step"),
         ("claims", Claims, "next"),
-        ("attributes", drive, "set_attributes"),
+        ("attributes", drive.Worker, "_record"),
         ("values", optuna.Study, "tell"),
         ("MLflow, start", type(tracker), "start"),
         ("MLflow, end", type(tracker), "finish"),
