@@ -11,19 +11,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plinio_sweep.graph.count import cost_of
     from plinio_sweep.graph.table import analyze
+    from plinio_sweep.methods.l1 import L1, L1Settings
     from plinio_sweep.methods.mps import MPS, MPSSettings
     from plinio_sweep.methods.pit import PIT, PITSettings
     from plinio_sweep.methods.supernet import SuperNet, SuperNetModule, SuperNetSettings
     from plinio_sweep.ship.bundle import load, load_integers
     from plinio_sweep.ship.integer import integerize
     from plinio_sweep.ship.reference import IntegerNet
+    from plinio_sweep.sweep.baseline import Baseline, free_choice, grid, magnitude, uniform
     from plinio_sweep.sweep.space import LogUniform, Space
+    from plinio_sweep.sweep.stage import Stage
     from plinio_sweep.sweep.study import Sweep
     from plinio_sweep.train.metrics import accuracy
     from plinio_sweep.train.pressure import Budget, Pressure
     from plinio_sweep.train.recipe import Phase, Recipe, Splits, Task
 
 _HOMES = {
+    "Baseline": "sweep.baseline",
+    "L1": "methods.l1",
+    "L1Settings": "methods.l1",
+    "Stage": "sweep.stage",
+    "free_choice": "sweep.baseline",
+    "grid": "sweep.baseline",
+    "magnitude": "sweep.baseline",
+    "uniform": "sweep.baseline",
     "Budget": "train.pressure",
     "IntegerNet": "ship.reference",
     "MPS": "methods.mps",
@@ -50,10 +61,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "L1",
     "MPS",
     "PIT",
+    "Baseline",
     "Budget",
     "IntegerNet",
+    "L1Settings",
     "LogUniform",
     "MPSSettings",
     "PITSettings",
@@ -62,6 +76,7 @@ __all__ = [
     "Recipe",
     "Space",
     "Splits",
+    "Stage",
     "SuperNet",
     "SuperNetModule",
     "SuperNetSettings",
@@ -70,9 +85,13 @@ __all__ = [
     "accuracy",
     "analyze",
     "cost_of",
+    "free_choice",
+    "grid",
     "integerize",
     "load",
     "load_integers",
+    "magnitude",
+    "uniform",
 ]
 
 

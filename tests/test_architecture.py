@@ -37,8 +37,8 @@ ONLY_IN = {
     "mlflow": {"store/tracking.py"},
     "optuna": {
         *("sweep/claims.py", "sweep/connect.py", "sweep/drift.py", "sweep/drive.py"),
-        *("sweep/needs.py", "sweep/opening.py", "sweep/reading.py", "sweep/space.py"),
-        *("sweep/storage.py", "sweep/study.py", "sweep/tracker.py"),
+        *("sweep/fixed.py", "sweep/needs.py", "sweep/opening.py", "sweep/reading.py"),
+        *("sweep/space.py", "sweep/storage.py", "sweep/study.py", "sweep/tracker.py"),
         *("view/dashboard.py", "commands/serve.py"),
     },
     "optuna_dashboard": {"view/dashboard.py"},

@@ -104,7 +104,15 @@ def as_json(finished: Finished) -> dict[str, Any]:
 
 def test_show_json_has_the_documented_form(finished: Finished) -> None:
     found = as_json(finished)
-    assert list(found) == ["study", "objectives", "trials", "baseline", "front", "hypervolume"]
+    assert list(found) == [
+        "study",
+        "objectives",
+        "trials",
+        "baseline",
+        "baselines",
+        "front",
+        "hypervolume",
+    ]
     assert found["study"] == "bars"
     assert found["objectives"] == [
         {"name": "accuracy", "direction": "maximize", "unit": ""},

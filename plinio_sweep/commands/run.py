@@ -24,7 +24,7 @@ from rich.progress import (
 
 from plinio_sweep.engine.group import Engine, Group, Request, open_engine
 from plinio_sweep.settings import Settings, load_settings, redacted
-from plinio_sweep.sweep.result import StudyRecord
+from plinio_sweep.sweep.result import SEED, StudyRecord
 from plinio_sweep.view import report
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
@@ -117,7 +117,7 @@ def _run(path: Path, settings: Settings, order: Order) -> int:
         _save_figure(study, record)
     print_front(record)
     _print_next(path, record, order)
-    return FAILED if record.count("failed") else DONE
+    return FAILED if report.failures(record) else DONE
 
 
 def _work(
@@ -144,7 +144,7 @@ def _work(
 
     # Once more for the trials that died with their worker after the others had ended.
     for count in (order.workers, 1):
-        if not _missing_trials(record_of(study, settings.folder)):
+        if not _missing_results(record_of(study, settings.folder)):
             break
         errors = work(count)
         if errors is None or errors:
@@ -156,18 +156,17 @@ def _work(
     return []
 
 
-def _missing_trials(record: StudyRecord) -> bool:
+def _missing_results(record: StudyRecord) -> bool:
     done = sum(record.count(state) for state in ("complete", "pruned", "failed"))
-    return done < record.target_trials or record.count("running") > 0
+    open_ = any(not baseline.values and not baseline.reason for baseline in record.baselines)
+    return done < record.target_trials or record.count("running") > 0 or open_
 
 
 def _missing_tests(study: Any, record: StudyRecord, store: Any) -> bool:
     """Whether the front is to be measured, or some of it is not in the store as it should be."""
-    from plinio_sweep.view.front import front
+    from plinio_sweep.view.front import shown
 
-    wanted = {str(trial.number): trial.artifact for trial in front(record)}
-    if record.baseline is not None:
-        wanted["seed"] = record.baseline.artifact
+    wanted = shown(record)
     # All are looked at, so that all that is damaged is told at once.
     lost = [key for key, artifact in wanted.items() if store.find(artifact) is None]
     return bool(lost) or any(f"test:{key}" not in study.user_attrs for key in wanted)
@@ -250,6 +249,7 @@ class _Bars:
         done = sum(record.count(state) for state in ("complete", "pruned", "failed"))
         self._trials = self._progress.add_task("trials", total=target, completed=min(done, target))
         self._workers: dict[int, TaskID] = {}
+        self._baselines: dict[int, str] = {}  # what each worker trained last of them
         self.trained, self.reused = 0, 0  # epochs
 
     def __enter__(self) -> _Bars:
@@ -278,14 +278,19 @@ class _Bars:
             self.say(f"trial {event['trial']} is taken up again: {event['reason']}")
         elif kind == "taken":
             self.say(f"trial {event['trial']} was given to another worker meanwhile")
+        elif kind == "baseline start":
+            self._baselines[worker] = event["name"]
+        elif kind == "baseline failed":
+            self.say(f"baseline {event['name']} failed: {event['reason']}")
         elif kind == "warning":
             self.say(str(event["text"]))
         elif kind == "complete" and not self._progress.console.is_terminal:
             self.say(f"trial {event['trial']} complete: {event['values']}")
 
     def _epoch(self, worker: int, event: Mapping[str, Any]) -> None:
-        trial = "seed net" if event["trial"] is None else f"trial {event['trial']}"
-        text = f"worker {worker}: {trial}, {event['phase']}"
+        number = event["trial"]
+        what = self._baselines.get(worker, SEED) if number is None else f"trial {number}"
+        text = f"worker {worker}: {what}, {event['phase']}"
         if worker not in self._workers:
             self._workers[worker] = self._progress.add_task(text)
         task = self._workers[worker]

@@ -15,7 +15,7 @@ from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import Settings, load_settings, redacted
 from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.reading import read_study, values_of
-from plinio_sweep.sweep.result import Objective, StudyRecord, TrialRecord
+from plinio_sweep.sweep.result import BaselineRecord, Objective, StudyRecord, TrialRecord
 from plinio_sweep.sweep.stage import Store
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.trial import load_structure
@@ -104,12 +104,22 @@ def rescored(
             values = values_of(axes, trial.metrics, costs)
             trial = replace(trial, costs=costs, values=values)
         trials.append(trial)
-    seed = record.baseline
-    if seed is not None:
-        costs = costs_of(seed.artifact, "the seed net", seed.costs)
-        seed = replace(seed, costs=costs, values=values_of(axes, seed.metrics, costs))
+
+    def rescored(found: BaselineRecord) -> BaselineRecord:
+        if not found.values:
+            return found
+        costs = costs_of(found.artifact, f"baseline {found.name}", found.costs)
+        return replace(found, costs=costs, values=values_of(axes, found.metrics, costs))
+
     units = {**record.units, **{name: model.unit for name, model in models.items()}}
-    return replace(record, objectives=axes, units=units, trials=tuple(trials), baseline=seed)
+    return replace(
+        record,
+        objectives=axes,
+        units=units,
+        trials=tuple(trials),
+        baseline=None if record.baseline is None else rescored(record.baseline),
+        baselines=tuple(rescored(baseline) for baseline in record.baselines),
+    )
 
 
 def _report(sweep: Sweep, folder: Path, models: Mapping[str, CostModel]) -> CostReport:

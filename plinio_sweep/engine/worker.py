@@ -134,13 +134,9 @@ def _warner(events: Events) -> Callable[[str], None]:
 
 
 def _measure_front(worker: Any) -> None:
-    from plinio_sweep.view.front import front
+    from plinio_sweep.view.front import shown
 
-    record = worker.record()
-    wanted = {str(trial.number): trial.artifact for trial in front(record)}
-    if record.baseline is not None:
-        wanted["seed"] = record.baseline.artifact
-    worker.measure(wanted)
+    worker.measure(shown(worker.record()))
 
 
 def _tracker(events: Events, name: str, settings: Any) -> Any:

@@ -66,6 +66,7 @@ class MPSSettings:
     """
 
     name: ClassVar[str] = "mps"
+    pressed: ClassVar[bool] = True
     w_bits: tuple[int, ...] = (2, 4, 8)
     x_bits: tuple[int, ...] = (8,)
     per: Per = "channel"

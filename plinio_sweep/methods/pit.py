@@ -41,7 +41,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -63,6 +63,7 @@ class PITSettings:
     """Settings of `PIT` in a plan, under the names that they have there."""
 
     name: ClassVar[str] = "pit"
+    pressed: ClassVar[bool] = True
     channels: bool = True
     kernel: bool = True
     gate: Gate = "norm"
@@ -99,7 +100,6 @@ class _Mask:
     learns: bool  # whether its gradient reaches the mask
 
 
-@final
 class PIT(Search):
     """A net whose channels and taps can be removed.
 

@@ -403,6 +403,7 @@ class Method(Protocol):
     """Settings of a method: a frozen record that a plan holds and a plug-in registers."""
 
     name: ClassVar[str]
+    pressed: ClassVar[bool]  # whether its search feels a cost at all
 
     def open(self, net: nn.Module, example: Inputs | Shapes, cost: Costs = params) -> Search:
         """The search of this method over `net`, for an example or for input shapes."""

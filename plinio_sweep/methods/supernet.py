@@ -107,6 +107,7 @@ class SuperNetSettings:
     """Settings of `SuperNet` in a plan, under the names that they have there."""
 
     name: ClassVar[str] = "supernet"
+    pressed: ClassVar[bool] = True
     sampling: Sampling = "gumbel"
     hard: bool = False
 

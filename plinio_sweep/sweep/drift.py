@@ -15,6 +15,7 @@ import optuna
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.definition import differences
+from plinio_sweep.sweep.result import SEED
 from plinio_sweep.sweep.stage import Ground
 from plinio_sweep.sweep.storage import exclusive
 from plinio_sweep.sweep.study import Sweep
@@ -84,7 +85,7 @@ def check_data(study: optuna.Study, settings: Settings, ground: Ground, *, accep
     train, validation = ground.data_identity
     found = {"data": {"train": train, "validation": validation}}
     with exclusive(settings):
-        begun = "baseline" in study.user_attrs or study.get_trials(deepcopy=False)
+        begun = f"baseline:{SEED}" in study.user_attrs or study.get_trials(deepcopy=False)
         stored = study.user_attrs.get("data")
         if stored == found:
             return

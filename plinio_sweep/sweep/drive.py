@@ -22,6 +22,7 @@ from plinio_sweep.sweep.claims import Claim, Claims, Say
 from plinio_sweep.sweep.connect import DATABASE_ERRORS, patiently
 from plinio_sweep.sweep.drift import check_data
 from plinio_sweep.sweep.failure import StoppedError, TakenError, hits_all, reason_of
+from plinio_sweep.sweep.fixed import FixedPlans
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.node import seed_net
@@ -29,8 +30,8 @@ from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.reading import excesses_of, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
 from plinio_sweep.sweep.shipped import shipped
-from plinio_sweep.sweep.stage import Ground, LeaseLostError, Leases, Plan, Store
-from plinio_sweep.sweep.storage import exclusive, explained
+from plinio_sweep.sweep.stage import Ground, LeaseLostError, Leases, Store
+from plinio_sweep.sweep.storage import explained
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.tracker import Annotator, Tracker
 from plinio_sweep.sweep.trial import load_net, run_trial
@@ -89,6 +90,14 @@ class Worker:
             lost=lambda run, why: self._tell_tracker(lambda t: t.fail(run, why, lost=True)),
         )
         self.watch = Watch(epoch=self._epoch, step=self._step, warn=self._warn)
+        self._fixed = FixedPlans(
+            sweep=self.sweep,
+            settings=self.settings,
+            study=self.study,
+            leases=self.leases,
+            watch=self.watch,
+            say=self.say,
+        )
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -102,9 +111,11 @@ class Worker:
         """
         with explained(self.settings), self._life.lived():
             ground = self._ground()
-            self._ensure_baseline(ground)
+            self._fixed.train_seed(ground)
+            self._fixed.train_rest(ground, wait=False)
             while (claim := self._patiently(self._claims.next)) is not None:
                 self._run(ground, claim)
+            self._fixed.train_rest(ground, wait=True)
 
     def measure(self, artifacts: Mapping[str, str]) -> None:
         """Measures stored nets on the test split, each once for ever.
@@ -112,7 +123,7 @@ class Worker:
         What was lost from the store, or was damaged there, is trained again from what is left.
 
         Args:
-            artifacts: By what the results are filed under: a trial's number, or "seed".
+            artifacts: By what the results are filed under: a trial's number, or a baseline's name.
         """
         with explained(self.settings), self._life.lived():
             folders = {key: self.store.find(artifact) for key, artifact in artifacts.items()}
@@ -129,11 +140,12 @@ class Worker:
 
     def _remade(self, ground: Ground, key: str, artifact: str) -> Path | None:
         """Where the result filed under `key` lies again; nothing when it can't be had any more."""
-        plan = Plan(stages=(), seed=self.sweep.seed)
-        if key != "seed":
+        if key.isdigit():
             self.number = int(key)
             trial = self.study.get_trials(deepcopy=False)[self.number]
             plan = self.sweep.space.suggest(optuna.trial.FixedTrial(trial.params), self.sweep.seed)
+        else:
+            plan = self._fixed.plan(key)
         if path_of(ground, plan, self.sweep.seed)[-1].key != artifact:
             self._warn(
                 f"The result of {key} must be in the store, but is gone, and the study has changed "
@@ -160,44 +172,6 @@ class Worker:
         # Now, not after minutes of training: does the net run on the data, can it be traced?
         cost_of(seed_net(ground), ground.data.example(), ground.models)
         return ground
-
-    def _ensure_baseline(self, ground: Ground) -> None:
-        plan = Plan(stages=(), seed=self.sweep.seed)
-        keys = [node.key for node in path_of(ground, plan, self.sweep.seed)]
-        key, known = keys[-1], self.attrs.get("seed_nodes") == keys
-        if self.attrs.get("baseline", {}).get("artifact") == key and known:
-            return
-        self._patiently(lambda: self._need(keys))
-        result = self._train_seed(ground, plan)
-        stored = {"metrics": result.metrics, "costs": result.costs, "artifact": key}
-        if self._patiently(lambda: self._tell_baseline(stored)):
-            self.say({"event": "baseline", **stored, "reused_epochs": result.reused_epochs})
-
-    def _need(self, keys: list[str]) -> None:
-        with exclusive(self.settings):  # whoever clears the store holds this, too
-            self.study.set_user_attr("seed_nodes", keys)
-
-    def _tell_baseline(self, stored: Mapping[str, Any]) -> bool:
-        with exclusive(self.settings):
-            if self.attrs.get("baseline") == stored:
-                return False  # another worker was first, and told it
-            self.study.set_user_attr("baseline", stored)
-        return True
-
-    def _train_seed(self, ground: Ground, plan: Plan) -> TrialResult:
-        try:
-            found = run_trial(ground, plan, warmup_seed=self.sweep.seed, watch=self.watch)
-            values_of(self.sweep.axes, found[0].metrics, found[0].costs)
-        except (StoppedError, *DATABASE_ERRORS):
-            raise
-        except Exception as error:
-            if hits_all(error):
-                raise
-            raise ValueError(
-                f"The seed net must be trained before it is searched, but that failed: "
-                f"{reason_of(error)}; correct the net, the loss, the metrics or the recipe."
-            ) from error
-        return found[0]
 
     # -- one trial ------------------------------------------------------------------------------
 

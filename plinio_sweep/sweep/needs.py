@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import TrialState
 
+from plinio_sweep.sweep.result import SEED
+
 # Of trials in another state nobody reads anything, and those that are tried again have a successor.
 _NEEDING = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
 
@@ -43,9 +45,12 @@ def needs_of(storage: optuna.storages.BaseStorage) -> Needs:
 def _paths(study: optuna.Study) -> Iterator[list[str] | None]:
     """Keys of what stands behind each result, or nothing where that is not noted."""
     attrs = study.user_attrs
-    yield attrs.get("seed_nodes")
-    if "baseline" in attrs:
-        yield [attrs["baseline"]["artifact"]]
+    yield attrs.get(f"nodes:{SEED}")
+    for name, value in attrs.items():
+        if name.startswith("nodes:"):
+            yield value
+        elif name.startswith("baseline:"):
+            yield [value["artifact"]]
     for trial in study.get_trials(deepcopy=False, states=_NEEDING):
         yield trial.user_attrs.get("nodes")
         if "result" in trial.user_attrs:

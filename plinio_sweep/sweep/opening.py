@@ -10,6 +10,7 @@ import optuna
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.connect import patiently
 from plinio_sweep.sweep.drift import check_drift, identity, note_accepted
+from plinio_sweep.sweep.result import SEED
 from plinio_sweep.sweep.storage import exclusive, explained, open_storage
 from plinio_sweep.sweep.study import Sweep
 
@@ -58,7 +59,7 @@ def _opened(
     directions = [direction.name.lower() for direction in study.directions]
     # Before anything was trained all may change: a first run often ends at a net that has to
     # be corrected.
-    begun = "baseline" in study.user_attrs or study.get_trials(deepcopy=False)
+    begun = f"baseline:{SEED}" in study.user_attrs or study.get_trials(deepcopy=False)
     stored = study.user_attrs.get("definition") if begun else None
     note_accepted(study, check_drift(sweep, stored, directions, accept=accept_drift))
     attrs = {
@@ -66,6 +67,7 @@ def _opened(
         "objectives": [asdict(axis) for axis in axes],
         "limits": dict(sweep.limits),
         "units": {name: model.unit for name, model in sweep.models.items()},
+        "baselines": [[baseline.name, baseline.family] for baseline in sweep.baselines],
         "file": file,
     }
     for name, value in attrs.items():

@@ -12,6 +12,7 @@ import optuna
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.result import (
+    SEED,
     BaselineRecord,
     Objective,
     State,
@@ -94,7 +95,10 @@ def record_of(study: optuna.Study, folder: Path) -> StudyRecord:
         units=attrs.get("units", {}),
         target_trials=attrs.get("target", 0),
         trials=trials,
-        baseline=_baseline(attrs.get("baseline"), axes, tests.get("seed", {})),
+        baseline=_baseline(attrs, axes, SEED, SEED) if f"baseline:{SEED}" in attrs else None,
+        baselines=tuple(
+            _baseline(attrs, axes, name, family) for name, family in attrs.get("baselines", [])
+        ),
         folder=str(folder),
     )
 
@@ -122,14 +126,18 @@ def _trial(
 
 
 def _baseline(
-    stored: Mapping[str, Any] | None, axes: tuple[Objective, ...], test: Mapping[str, float]
-) -> BaselineRecord | None:
-    if stored is None:
-        return None
-    values = values_of(axes, stored["metrics"], stored["costs"])
-    metrics = {**stored["metrics"], **test}
+    attrs: Mapping[str, Any], axes: tuple[Objective, ...], name: str, family: str
+) -> BaselineRecord:
+    stored = attrs.get(f"baseline:{name}", {})
+    if "metrics" not in stored:
+        return BaselineRecord(name=name, family=family, reason=stored.get("error", ""))
     return BaselineRecord(
-        values=values, metrics=metrics, costs=stored["costs"], artifact=stored["artifact"]
+        name=name,
+        family=family,
+        values=values_of(axes, stored["metrics"], stored["costs"]),
+        metrics={**stored["metrics"], **attrs.get(f"test:{name}", {})},
+        costs=stored["costs"],
+        artifact=stored["artifact"],
     )
 
 

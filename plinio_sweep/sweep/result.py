@@ -12,6 +12,7 @@ from typing import Any, Literal
 from plinio_sweep.train.history import Epoch
 
 __all__ = [
+    "SEED",
     "BaselineRecord",
     "Epoch",
     "Objective",
@@ -21,6 +22,7 @@ __all__ = [
     "TrialResult",
 ]
 
+SEED = "seed"  # what the seed net is called among the baselines
 State = Literal["complete", "failed", "pruned", "running", "waiting"]
 
 
@@ -77,12 +79,18 @@ class TrialRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineRecord:
-    """The float seed net, trained as long as any trial."""
+    """A fixed plan beside the trials: the float seed net, trained as long, and those of the study.
 
-    values: tuple[float, ...]
-    metrics: Mapping[str, float]
-    costs: Mapping[str, float]
+    Without values it has not been trained yet, or failed.
+    """
+
+    name: str = SEED
+    family: str = SEED  # series that it belongs to
+    values: tuple[float, ...] = ()  # in the order of the study's objectives
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
     artifact: str = ""
+    reason: str = ""  # why it failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +103,8 @@ class StudyRecord:
     units: Mapping[str, str]
     target_trials: int
     trials: tuple[TrialRecord, ...]
-    baseline: BaselineRecord | None = None
+    baseline: BaselineRecord | None = None  # the seed net
+    baselines: tuple[BaselineRecord, ...] = ()  # of the study, in its order, beside the seed net
     folder: str = ""  # the `.plinio-sweep` folder that holds the artefacts
 
     def count(self, state: State) -> int:

@@ -85,9 +85,10 @@ class Space:
         order = trial.suggest_categorical("order", list(self.orders))
         stages = []
         for prefix, method in _turns(order):
-            strength = trial.suggest_float(
-                f"{prefix}.strength", self.strength.low, self.strength.high, log=True
-            )
+            strength = 0.0
+            if METHODS[method].pressed:
+                low, high = self.strength.low, self.strength.high
+                strength = trial.suggest_float(f"{prefix}.strength", low, high, log=True)
             settings = {}
             for name, values in self.choices.items():
                 if name.startswith(f"{method}."):

@@ -6,6 +6,7 @@ often it is trained is the matter of `path` and `node`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -114,16 +115,34 @@ class Leases(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One method with its settings, under a relative strength."""
+    """One method with its settings, under a strength.
+
+    Args:
+        method: With its settings.
+        strength: Of the pressure, at least 0.
+        relative: Whether the strength is on the scale of `Pressure`, where 1 weighs the cost like
+            the loss; else it is the `lambda` of papers, the loss for one unit of cost.
+
+    Raises:
+        ValueError: For a strength that is no such number.
+    """
 
     method: Method
-    strength: float
+    strength: float = 0.0
+    relative: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < math.inf:
+            raise ValueError(
+                f"`strength` must be at least 0 and finite, but got {self.strength}; 1 weighs the "
+                f"cost like the loss."
+            )
 
     def describe(self) -> dict[str, Any]:
         """This stage as JSON."""
-        return {"method": self.method.name, "settings": describe(self.method)} | {
-            "strength": self.strength
-        }
+        known = {"method": self.method.name, "settings": describe(self.method)}
+        known |= {"strength": self.strength}
+        return known if self.relative else known | {"relative": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +262,11 @@ def run_search(
     search.prepare(batch.inputs for batch in islice(batches, _LOOKED_AT))
     start = evaluate(search, data.part("validation"), task)
     pressure = Pressure.on(
-        search, ground.pressure, strength=stage.strength, loss=start.loss, ramp=recipe.ramp
+        search,
+        ground.pressure,
+        strength=stage.strength,
+        loss=start.loss if stage.relative else None,
+        ramp=recipe.ramp,
     )
     history = fit(
         search,

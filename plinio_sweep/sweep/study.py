@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from costs import COUNTS, MODELS, CostModel, size_bytes
+from plinio_sweep.sweep.baseline import Baseline
 from plinio_sweep.sweep.definition import describe
 from plinio_sweep.sweep.result import Objective
 from plinio_sweep.sweep.space import Space
@@ -41,6 +42,7 @@ class Sweep:
         objectives: Axes of the front, minimised; "-accuracy" maximises.
         limits: Upper bounds by metric or cost; {"-accuracy": -0.9} is a lower one.
         costs: Cost models of one's own, beside the built-in ones.
+        baselines: Fixed plans that are trained and drawn beside the front.
         trials: How many in all.
         seed: Of everything random.
         sampler: Makes Optuna's sampler from a seed.
@@ -57,6 +59,7 @@ class Sweep:
     objectives: tuple[str, ...] = ("-accuracy", "size_bytes")
     limits: Mapping[str, float] = field(default_factory=dict)
     costs: tuple[CostModel, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
     trials: int = 100
     seed: int = 0
     sampler: SamplerFn = tpe
@@ -72,6 +75,12 @@ class Sweep:
         self._check_objectives()
         self._check_limits()
         self._check_pressure()
+        names = [baseline.name for baseline in self.baselines]
+        if len(set(names)) != len(names):
+            raise ValueError(
+                f"`baselines` must have a name of its own each, but are called {names}; rename "
+                f"one, or leave it out."
+            )
 
     def _check_objectives(self) -> None:
         bare = [name.removeprefix("-") for name in self.objectives]
@@ -141,9 +150,10 @@ class Sweep:
         return Objective(name=bare, maximize=maximize, kind="cost", unit=self.models[bare].unit)
 
     def definition(self) -> dict[str, Any]:
-        """All that makes this study what it is, as JSON; the number of trials may grow."""
+        """All that makes this study what it is, as JSON; trials and baselines may be added."""
         record: dict[str, Any] = describe(self)
-        return {key: value for key, value in record.items() if key not in ("trials", "record")}
+        free = ("trials", "baselines", "record")
+        return {key: value for key, value in record.items() if key not in free}
 
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")

@@ -115,7 +115,7 @@ class Pressure:
         source: Source | str,
         *,
         strength: float,
-        loss: float,
+        loss: float | None,
         ramp: float = 0.0,
     ) -> Pressure:
         """The pressure of `source` on `search`, which is at its start.
@@ -124,7 +124,7 @@ class Pressure:
             search: Its costs of this moment are the scale.
             source: A cost of the search or the name of one, a function of several by name, or a
                 budget.
-            strength: Relative strength.
+            strength: Relative strength; without a loss, `lambda` itself.
             loss: Task loss at the start of the search.
             ramp: Fraction of the search in [0, 1) that the rise takes.
 
@@ -133,14 +133,15 @@ class Pressure:
             TypeError: When a function gives no 0-dim tensor.
         """
         costs = _Costs(search)
-        relative = strength * abs(loss)
+        relative = strength if loss is None else strength * abs(loss)
         if isinstance(source, Budget):
             first = {name: float(costs[name].detach()) for name in source.targets}
             term = _Excess(targets=source.targets, first=first)
             return cls(term=term, full=relative, ramp=ramp, budget=source)
         name = source.name if isinstance(source, CostModel) else source
         pull = _Single(name=name) if isinstance(name, str) else name
-        return cls(term=pull, full=relative / _at_start(pull, costs), ramp=ramp)
+        start = _at_start(pull, costs)
+        return cls(term=pull, full=relative if loss is None else relative / start, ramp=ramp)
 
     def at(self, fraction: float) -> float:
         """`lambda` when `fraction` of the search is over."""

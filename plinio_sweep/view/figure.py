@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import uuid
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,17 @@ ENDINGS = (".png", ".svg", ".html")
 # series has a marker of its own as well, for print in grey.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 GREY, DARK, RULE = "#7F7F7F", "#333333", "#E6E6E6"
+
+HOVER = "%{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>"
+# Of baselines, one family after another: colour, and marker in print and on pages.
+FAMILIES = (
+    ("#E69F00", "s", "square"),
+    ("#CC79A7", "D", "diamond"),
+    ("#56B4E9", "v", "triangle-down"),
+    ("#000000", "x", "x"),
+    (GREEN, "P", "cross"),
+    (VERMILLION, "p", "pentagon"),
+)
 
 Series = tuple[tuple[str, Points, dict[str, Any]], ...]
 
@@ -84,8 +96,13 @@ def _print_figure(picture: Scene) -> Figure:
     for label, points, style in series:
         if points.x:
             axes.scatter(points.x, points.y, label=label, zorder=3, **style)
+    for (label, points), (color, marker, _) in zip(
+        picture.baselines.items(), cycle(FAMILIES), strict=False
+    ):
+        axes.plot(points.x, points.y, color=color, linewidth=0.8, linestyle=":")
+        axes.scatter(points.x, points.y, label=label, s=20, color=color, marker=marker, zorder=2)
     _print_labels(axes, picture)
-    figure.legend(loc="outside lower center", ncols=len(series), frameon=False, labelcolor=DARK)
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, labelcolor=DARK)
     return figure
 
 
@@ -101,6 +118,22 @@ def _style_page(figure: go.Figure, picture: Scene) -> None:
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.2, "yanchor": "top"},
         hovermode="closest",
     )
+
+
+def _add_baselines(figure: go.Figure, picture: Scene) -> None:
+    for (name, points), (color, _, symbol) in zip(
+        picture.baselines.items(), cycle(FAMILIES), strict=False
+    ):
+        figure.add_scatter(
+            x=points.x,
+            y=points.y,
+            name=name,
+            mode="lines+markers",
+            line={"color": color, "dash": "dot", "width": 1},
+            marker={"color": color, "symbol": symbol, "size": 8},
+            customdata=points.texts,
+            hovertemplate=HOVER,
+        )
 
 
 def front_figure(study: StudyRecord) -> go.Figure:
@@ -136,10 +169,10 @@ def front_figure(study: StudyRecord) -> go.Figure:
     for name, points, style in series:
         if points.x:
             trace = go.Scatter(x=points.x, y=points.y, name=name, mode="markers")
-            hover = "%{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>"
-            trace.update(customdata=points.texts, hovertemplate=hover, textfont_color=BLUE, **style)
+            trace.update(customdata=points.texts, hovertemplate=HOVER, textfont_color=BLUE, **style)
             figure.add_trace(trace)
     figure.update_traces(marker_size=15, selector={"name": "seed (float)"})
+    _add_baselines(figure, picture)
     _style_page(figure, picture)
     return figure
 

@@ -58,6 +58,17 @@ def front(study: StudyRecord) -> tuple[TrialRecord, ...]:
     )
 
 
+def shown(study: StudyRecord) -> dict[str, str]:
+    """What is worth a look at the test data: the front, and what it is compared with.
+
+    Returns:
+        Keys of stored results by what they are filed under: a trial's number, a baseline's name.
+    """
+    seed = [] if study.baseline is None else [study.baseline]
+    wanted = {str(trial.number): trial.artifact for trial in front(study)}
+    return wanted | {b.name: b.artifact for b in (*seed, *study.baselines) if b.artifact}
+
+
 def hypervolume(study: StudyRecord) -> float | None:
     """Share of the box between "nothing" and the seed net that the front dominates.
 

@@ -110,9 +110,14 @@ def cost_columns(study: StudyRecord) -> dict[str, str]:
 
 
 def _records(study: StudyRecord) -> list[Record]:
-    """The rows of the table: the seed net where it is known, then the front."""
-    seed: list[Record] = [] if study.baseline is None else [study.baseline]
-    return [*seed, *front(study)]
+    """The rows of the table: seed net and baselines where they are known, then the front."""
+    return [*compared(study), *front(study)]
+
+
+def compared(study: StudyRecord) -> list[BaselineRecord]:
+    """What the front is compared with, as far as it is trained: seed net, then baselines."""
+    seed = [] if study.baseline is None else [study.baseline]
+    return [*seed, *(baseline for baseline in study.baselines if baseline.values)]
 
 
 def _metric_cell(key: str) -> Callable[[Record], str]:
@@ -140,7 +145,7 @@ def _columns(study: StudyRecord, records: list[Record]) -> list[tuple[str, Calla
 
 
 def front_table(study: StudyRecord) -> Table:
-    """The front as a table, one trial a row; the float seed net comes first where it is known."""
+    """The front as a table, one trial a row, behind what it is compared with."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -157,14 +162,15 @@ def front_table(study: StudyRecord) -> Table:
         table.add_column(lines, justify="right", overflow="fold", no_wrap="(" in heading)
     for heading in ("order", "lambda"):
         table.add_column(Text(heading), overflow="fold")
-    for record in records:
+    last = len(compared(study)) - 1
+    for index, record in enumerate(records):
         cells = [cell(record) for _, cell in columns]
         if isinstance(record, TrialRecord):
             plan = [str(record.params.get("order", "")), format_strengths(record.params)]
             cells = [str(record.number), *cells, *plan]
         else:
-            cells = ["seed", *cells, "", ""]
-        table.add_row(*map(Text, cells), end_section=isinstance(record, BaselineRecord))
+            cells = [record.name, *cells, "", ""]
+        table.add_row(*map(Text, cells), end_section=index == last)
     return table
 
 
@@ -188,11 +194,12 @@ def summary_line(study: StudyRecord) -> str:
 
 
 def failures(study: StudyRecord) -> list[str]:
-    """One line a failed trial, with the reason it left."""
+    """One line a failed trial or baseline, with the reason it left."""
+    failed = {f"trial {t.number}": t.reason for t in study.trials if t.state == "failed"}
+    failed |= {f"baseline {b.name}": b.reason for b in study.baselines if b.reason}
     return [
-        f"trial {trial.number} failed: {' '.join(trial.reason.split()) or 'no reason recorded'}"
-        for trial in study.trials
-        if trial.state == "failed"
+        f"{name} failed: {' '.join(reason.split()) or 'no reason recorded'}"
+        for name, reason in failed.items()
     ]
 
 
@@ -261,13 +268,18 @@ def _point(trial: TrialRecord) -> dict[str, Any]:
     }
 
 
+def _baseline(record: BaselineRecord) -> dict[str, Any]:
+    return {**_result(record), "artifact": record.artifact}
+
+
 def to_json(study: StudyRecord) -> dict[str, Any]:
     """A study as strict JSON values: the stable form for other programs.
 
     Returns:
         `study` (name), `objectives` (name, direction, unit), `trials` (number in each state that a
-        trial can end or be in, and their `total`), `baseline` (the seed net, or null), `front`
-        (sorted as `front` does) and `hypervolume` (or null). `values` follow `objectives`; a
+        trial can end or be in, and their `total`), `baseline` (the seed net, or null), `baselines`
+        (of the study, by name: trained, or null), `front` (sorted as `front` does) and
+        `hypervolume` (or null). `values` follow `objectives`; a
         number that is not finite is null.
     """
     counts = {
@@ -281,7 +293,8 @@ def to_json(study: StudyRecord) -> dict[str, Any]:
         "study": study.name,
         "objectives": [_objective(objective) for objective in study.objectives],
         "trials": {**counts, "total": sum(counts.values())},
-        "baseline": None if seed is None else {**_result(seed), "artifact": seed.artifact},
+        "baseline": None if seed is None else _baseline(seed),
+        "baselines": {b.name: _baseline(b) if b.values else None for b in study.baselines},
         "front": [_point(trial) for trial in front(study)],
         "hypervolume": hypervolume(study),
     }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from plinio_sweep.sweep.result import StudyRecord, TrialRecord
+from plinio_sweep.sweep.result import SEED, BaselineRecord, StudyRecord, TrialRecord
 from plinio_sweep.view.front import front, is_comparable
 from plinio_sweep.view.report import (
     Record,
+    compared,
     cost_title,
     format_strengths,
     metric_title,
@@ -60,6 +61,7 @@ class Scene:
     outline: Points  # the front of the two drawn objectives alone, along x: a line can join it
     test: Points  # the front again, at the metric of the test split
     seed: Points
+    baselines: Mapping[str, Points] = field(default_factory=dict)  # by family, along x
 
 
 def drawn_objectives(study: StudyRecord) -> tuple[int, int]:
@@ -123,7 +125,7 @@ def _axis(study: StudyRecord, index: int, values: list[float]) -> Axis:
 
 def _text(record: Record) -> str:
     if not isinstance(record, TrialRecord):
-        return "seed (float)"
+        return "seed (float)" if record.name == SEED else record.name
     plan = (str(record.params.get("order", "")), f"lambda {format_strengths(record.params)}")
     return "<br>".join([f"trial {record.number}", *filter(None, plan)])
 
@@ -135,6 +137,13 @@ def _points(records: Iterable[Record], x: Axis, y: Axis) -> Points:
         y=tuple(record.values[y.index] / y.factor for record in records),
         texts=tuple(map(_text, records)),
     )
+
+
+def _families(baselines: Iterable[BaselineRecord], x: Axis, y: Axis) -> dict[str, Points]:
+    families: dict[str, list[BaselineRecord]] = {}
+    for baseline in sorted(baselines, key=lambda b: b.values[x.index]):
+        families.setdefault(baseline.family, []).append(baseline)
+    return {family: _points(families[family], x, y) for family in sorted(families)}
 
 
 def _outline(study: StudyRecord, x: Axis, y: Axis) -> Points:
@@ -212,8 +221,8 @@ def scene(study: StudyRecord) -> Scene:
     """
     across, upward = drawn_objectives(study)
     drawn = _drawn_trials(study)
-    seed = [] if study.baseline is None else [study.baseline]
-    records: list[Record] = [*drawn, *seed]
+    beside = compared(study)
+    records: list[Record] = [*drawn, *beside]
     x = _axis(study, across, [record.values[across] for record in records])
     y = _axis(study, upward, [record.values[upward] for record in records])
     best, everything = front(study), _points(records, x, y)
@@ -236,5 +245,6 @@ def scene(study: StudyRecord) -> Scene:
         ),
         outline=_outline(study, x, y),
         test=_test(study, x, y),
-        seed=_points(seed, x, y),
+        seed=_points((b for b in beside if b.name == SEED), x, y),
+        baselines=_families((b for b in beside if b.name != SEED), x, y),
     )

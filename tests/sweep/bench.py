@@ -156,9 +156,9 @@ def freeze_in_training(settings: Settings, target: int, time_to_live: float, tol
     worker.work()
 
 
-def work_and_tell(settings: Settings, target: int, told: Any) -> None:
-    """Works on the tiny study to its end and tells all events."""
-    make_worker(settings, target=target, say=told.put).work()
+def work_and_tell(settings: Settings, target: int, told: Any, sweep: Sweep = tiny.sweep) -> None:
+    """Works on a study to its end and tells all events."""
+    make_worker(settings, sweep, target=target, say=told.put).work()
 
 
 def work_on_host(

@@ -69,7 +69,7 @@ def test_a_study_runs_to_its_target(settings: Settings) -> None:
         assert trial.seconds > 0
         assert worker.store.find(trial.artifact)
     told = [event["event"] for event in events if event["event"] != "epoch"]
-    assert told == ["baseline", "start", "complete", "start", "complete"]
+    assert told == ["baseline start", "baseline", "start", "complete", "start", "complete"]
 
 
 def test_the_seed_net_is_the_baseline(settings: Settings) -> None:

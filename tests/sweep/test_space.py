@@ -88,7 +88,10 @@ def test_settings_travel_as_one_string(value: Any, word: str) -> None:
     [
         ({"orders": ()}, "`orders` must hold each order once, but got "),
         ({"orders": ("pit", "pit")}, "`orders` must hold each order once, but got "),
-        ({"orders": ("pot",)}, r"made of \['mps', 'pit'.* joined by '>', but 'pot' has \['pot'\]"),
+        (
+            {"orders": ("pot",)},
+            r"made of \['l1', 'mps', 'pit'.* joined by '>', but 'pot' has \['pot'\]",
+        ),
         ({"orders": ("pit>",)}, r"but 'pit>' has \[''\]"),
         ({"choices": {"pit.gates": ("norm",)}}, r"among \[.*'pit.gate'.*\], but got 'pit.gates'"),
         ({"choices": {"pit.gate": ()}}, r"`choices\['pit.gate'\]` must hold each value once"),

@@ -107,7 +107,7 @@ def test_every_failure_is_one_line_with_its_reason(paper_study: StudyRecord) -> 
 def test_json_has_the_documented_shape(paper_study: StudyRecord) -> None:
     document = to_json(paper_study)
     assert list(document) == [
-        "study", "objectives", "trials", "baseline", "front", "hypervolume",
+        "study", "objectives", "trials", "baseline", "baselines", "front", "hypervolume",
     ]  # fmt: skip
     assert document["study"] == "digits-size"
     assert document["objectives"] == [

@@ -1,0 +1,133 @@
+"""What a front is compared with: plans that are fixed, trained beside the trials, never chosen.
+
+Each is a plan like those of trials, so it shares their warm-up and whatever else begins alike. The
+seed net, trained as long as a trial, is one by itself and always there.
+
+Bits, strengths and sparsities below are those of the literature:
+
+    Jahier Pagliari et al., "PLiNIO", 2023 (arXiv 2307.09488), section IV: lambda from 1e-2 to
+    1e-10 for PIT and SuperNet; Gumbel-softmax without a cost, as in Dong and Yang, CVPR 2019
+    (arXiv 1910.04465); L1 norms as in Li et al., ICLR 2017 (arXiv 1608.08710).
+    Motetti et al., 2024 (arXiv 2407.01054): uniform weights of 8, 4 and 2 bits beside 8-bit
+    activations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from plinio_sweep.methods.l1 import L1Settings
+from plinio_sweep.methods.mps import MPSSettings
+from plinio_sweep.methods.search import Method
+from plinio_sweep.methods.supernet import SuperNetSettings
+from plinio_sweep.sweep.result import SEED
+from plinio_sweep.sweep.stage import Stage
+
+PAPER_LAMBDAS = tuple(10.0**-power for power in range(2, 11))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A fixed plan of a study.
+
+    Args:
+        name: Its own within the study; no number, and not "seed".
+        family: Of the series in plots that it belongs to; its name when left out.
+        stages: What is done, in order, after the warm-up.
+
+    Raises:
+        ValueError: For a name that is taken, and without a stage.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    family: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or self.name == SEED or self.name.isdigit():
+            raise ValueError(
+                f"`name` of a baseline must be words, for numbers are trials and {SEED!r} is the "
+                f"seed net, but got {self.name!r}; say what it is, as in 'w8a8'."
+            )
+        if not self.family:
+            object.__setattr__(self, "family", self.name)
+        if not self.stages:
+            raise ValueError(
+                f"`stages` of {self.name!r} must hold one stage or more, but are empty; the seed "
+                f"net without a stage is always a baseline."
+            )
+
+
+def uniform(*w_bits: int, x_bits: int = 8) -> tuple[Baseline, ...]:
+    """Quantisation-aware training of the seed net at one bit-width each.
+
+    Args:
+        w_bits: Of the weights; 8, 4 and 2 when left out.
+        x_bits: Of the activations.
+
+    Example:
+        >>> [baseline.name for baseline in uniform()]
+        ['w8a8', 'w4a8', 'w2a8']
+    """
+    return tuple(
+        Baseline(
+            name=f"w{bits}a{x_bits}",
+            family="uniform",
+            stages=(Stage(method=MPSSettings(w_bits=(bits,), x_bits=(x_bits,))),),
+        )
+        for bits in w_bits or (8, 4, 2)
+    )
+
+
+def grid(method: Method, lambdas: tuple[float, ...] = PAPER_LAMBDAS) -> tuple[Baseline, ...]:
+    """One method under fixed `lambda`s, as a user without an outer search tries them.
+
+    Args:
+        method: With its settings.
+        lambdas: The loss for one unit of what presses in the study.
+
+    Example:
+        >>> from plinio_sweep import PITSettings
+        >>> [baseline.name for baseline in grid(PITSettings(), (1e-3, 1e-5))]
+        ['pit 0.001', 'pit 1e-05']
+    """
+    return tuple(
+        Baseline(
+            name=f"{method.name} {value:.3g}",
+            family=f"{method.name}, fixed lambdas",
+            stages=(Stage(method=method, strength=value, relative=False),),
+        )
+        for value in lambdas
+    )
+
+
+def free_choice() -> tuple[Baseline, ...]:
+    """SuperNet by Gumbel-softmax without pressure: the branches that are best, whatever they cost.
+
+    Example:
+        >>> free_choice()[0].name
+        'supernet without cost'
+    """
+    stage = Stage(method=SuperNetSettings(sampling="gumbel"))
+    return (Baseline(name="supernet without cost", stages=(stage,)),)
+
+
+def magnitude(*sparsities: float) -> tuple[Baseline, ...]:
+    """The seed net, trained, pruned by L1 norms of its channels and fine-tuned.
+
+    Args:
+        sparsities: Fraction of the channels of every group that goes; 0.25, 0.5, 0.75 when left
+            out.
+
+    Example:
+        >>> [baseline.name for baseline in magnitude(0.5)]
+        ['l1 50%']
+    """
+    return tuple(
+        Baseline(
+            name=f"l1 {100 * sparsity:.3g}%",
+            family="l1",
+            stages=(Stage(method=L1Settings(sparsity=sparsity)),),
+        )
+        for sparsity in sparsities or (0.25, 0.5, 0.75)
+    )

@@ -1,0 +1,158 @@
+"""What workers train beside the trials: the seed net, and the baselines of a study.
+
+Results lie among the attributes of the study, by name: "baseline:NAME" holds metrics, costs and
+the key of what was stored, or why there is nothing, and "nodes:NAME" what is needed on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import optuna
+
+from plinio_sweep.settings import Settings
+from plinio_sweep.sweep.claims import Say
+from plinio_sweep.sweep.connect import DATABASE_ERRORS, patiently
+from plinio_sweep.sweep.failure import StoppedError, hits_all, reason_of
+from plinio_sweep.sweep.path import path_of
+from plinio_sweep.sweep.reading import values_of
+from plinio_sweep.sweep.result import SEED
+from plinio_sweep.sweep.stage import Ground, HeldLease, Leases, Plan
+from plinio_sweep.sweep.storage import exclusive
+from plinio_sweep.sweep.study import Sweep
+from plinio_sweep.sweep.trial import run_trial
+from plinio_sweep.train.loop import Watch
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedPlans:
+    """The plans of a study that nothing chooses.
+
+    Args:
+        sweep: What is searched.
+        settings: Where.
+        study: As `open_study` gives it.
+        leases: Who works on what.
+        watch: Who looks on.
+        say: Hears of results.
+    """
+
+    sweep: Sweep
+    settings: Settings
+    study: optuna.Study
+    leases: Leases | None
+    watch: Watch
+    say: Say
+
+    def plan(self, name: str) -> Plan:
+        """The plan called `name`.
+
+        Raises:
+            KeyError: When the study has none.
+        """
+        if name == SEED:
+            return Plan(stages=(), seed=self.sweep.seed)
+        stages = {baseline.name: baseline.stages for baseline in self.sweep.baselines}[name]
+        return Plan(stages=stages, seed=self.sweep.seed)
+
+    def train_seed(self, ground: Ground) -> None:
+        """Makes sure that there is a result of the seed net.
+
+        Raises:
+            ValueError: When there can't be one.
+        """
+        keys = self._keys(ground, SEED)
+        if self._known(SEED, keys):
+            return
+        try:
+            self._train(ground, SEED, keys)
+        except (StoppedError, *DATABASE_ERRORS):
+            raise
+        except Exception as error:
+            if hits_all(error):
+                raise
+            raise ValueError(
+                f"The seed net must be trained before it is searched, but that failed: "
+                f"{reason_of(error)}; correct the net, the loss, the metrics or the recipe."
+            ) from error
+
+    def train_rest(self, ground: Ground, *, wait: bool) -> None:
+        """Makes sure that there is a result of every baseline, or a reason why not.
+
+        Args:
+            ground: What the study stands on.
+            wait: Whether also for those that another worker has in hand.
+        """
+        for baseline in self.sweep.baselines:
+            keys = self._keys(ground, baseline.name)
+            if self._known(baseline.name, keys):
+                continue
+            taken, lease = self._take(baseline.name)
+            try:
+                if taken or wait:
+                    self._attempt(ground, baseline.name, keys)
+            finally:
+                if lease is not None:
+                    lease.release()
+
+    def _take(self, name: str) -> tuple[bool, HeldLease | None]:
+        """Whether nobody else works on `name`: only to spread the work, nodes have leases too."""
+        if self.leases is None:
+            return True, None
+        lease = self.leases.take(f"baseline {name} of {self.study.study_name}")
+        return lease is not None, lease
+
+    def _attempt(self, ground: Ground, name: str, keys: list[str]) -> None:
+        try:
+            self._train(ground, name, keys)
+        except (StoppedError, *DATABASE_ERRORS):
+            raise
+        except Exception as error:
+            if hits_all(error):
+                raise  # it waits for the next run
+            stored = {"error": reason_of(error)[:1000], "artifact": keys[-1]}
+            if self._tell(name, stored):
+                self.say({"event": "baseline failed", "name": name, "reason": stored["error"]})
+
+    def _train(self, ground: Ground, name: str, keys: list[str]) -> None:
+        self._patiently(lambda: self._need(name, keys))
+        self.say({"event": "baseline start", "name": name})
+        plan = self.plan(name)
+        result, *_ = run_trial(ground, plan, warmup_seed=self.sweep.seed, watch=self.watch)
+        values_of(self.sweep.axes, result.metrics, result.costs)
+        stored = {"metrics": result.metrics, "costs": result.costs, "artifact": keys[-1]}
+        if self._tell(name, stored):
+            self.say(
+                {"event": "baseline", "name": name, "reused_epochs": result.reused_epochs, **stored}
+            )
+
+    def _keys(self, ground: Ground, name: str) -> list[str]:
+        return [node.key for node in path_of(ground, self.plan(name), self.sweep.seed)]
+
+    def _known(self, name: str, keys: list[str]) -> bool:
+        attrs: Mapping[str, Any] = self._patiently(lambda: self.study.user_attrs)
+        found = attrs.get(f"baseline:{name}", {}).get("artifact")
+        return found == keys[-1] and attrs.get(f"nodes:{name}") == keys
+
+    def _need(self, name: str, keys: list[str]) -> None:
+        with exclusive(self.settings):  # whoever clears the store holds this, too
+            self.study.set_user_attr(f"nodes:{name}", keys)
+
+    def _tell(self, name: str, stored: Mapping[str, Any]) -> bool:
+        """Writes down what was found; false when another worker was first."""
+        return self._patiently(partial(self._write, f"baseline:{name}", stored))
+
+    def _write(self, name: str, stored: Mapping[str, Any]) -> bool:
+        with exclusive(self.settings):
+            if self.study.user_attrs.get(name) == stored:
+                return False
+            self.study.set_user_attr(name, stored)
+        return True
+
+    def _patiently(self, action: Callable[[], Result]) -> Result:
+        return patiently(action, self.settings.patience)
