@@ -14,7 +14,7 @@ from plinio_sweep.settings import load_settings
 from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.node import seed_net
-from plinio_sweep.sweep.stage import Ground
+from plinio_sweep.sweep.stage import Ground, Stage
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.train.loop import fit
 from plinio_sweep.train.pressure import Pressure
@@ -34,12 +34,13 @@ def check_study(path: Path) -> None:
     net, example = seed_net(ground), ground.data.example()
     report = cost_of(net, example, sweep.models)
     details: dict[str, str] = {}
-    for order in sweep.space.orders:
+    for what, stages in _tries(sweep).items():
         try:
-            details = _try_order(sweep, ground, order) | details
+            # A baseline may have settings of its own, of which the tables below show nothing.
+            details = _try(sweep, ground, stages) | details
         except Exception as error:
             raise ValueError(
-                f"One step of order {order!r} must run, but raised {type(error).__name__}: "
+                f"One step of {what} must run, but raised {type(error).__name__}: "
                 f"{' '.join(str(error).split())}; correct the net, the loss or the metrics."
             ) from error
     search = METHODS[sweep.space.orders[0].split(">")[0]]().open(net, example)
@@ -50,7 +51,8 @@ def check_study(path: Path) -> None:
         click.echo(f"seed {name}: {format_cost(value, report.units[name])}")
     for line in uncovered_lines(report.uncovered):
         click.echo(line)
-    click.echo(f"one step of {', '.join(sweep.space.orders)}: done")
+    names = (*sweep.space.orders, *(baseline.name for baseline in sweep.baselines))
+    click.echo(f"one step of {', '.join(names)}: done")
     sys.stdout.flush()
 
 
@@ -58,8 +60,19 @@ def _sizes(data: Splits) -> str:
     return ", ".join(f"{len(data.part(n))} {n}" for n in ("train", "validation", "test"))
 
 
-def _try_order(sweep: Sweep, ground: Ground, order: str) -> dict[str, str]:
-    """One step of each stage of `order`, and its export, on a handful of items.
+def _tries(sweep: Sweep) -> dict[str, tuple[Stage, ...]]:
+    """The stages of each order at default settings, then those of each baseline."""
+    orders = {
+        f"order {order!r}": tuple(
+            Stage(method=METHODS[name](), strength=1.0) for name in order.split(">")
+        )
+        for order in sweep.space.orders
+    }
+    return orders | {f"baseline {b.name!r}": b.stages for b in sweep.baselines}
+
+
+def _try(sweep: Sweep, ground: Ground, stages: tuple[Stage, ...]) -> dict[str, str]:
+    """One step of each of `stages`, and its export, on a handful of items.
 
     Returns:
         What each method has to tell beside the table of channels.
@@ -68,12 +81,15 @@ def _try_order(sweep: Sweep, ground: Ground, order: str) -> dict[str, str]:
         name: _first(ground.data.part(name), sweep.recipe.batch_size)
         for name in ("train", "validation", "test")
     }
-    net, details = seed_net(ground), {}
-    for method in order.split(">"):
-        search = METHODS[method]().open(net, ground.data.example(), sweep.models)
+    net = seed_net(ground)
+    details: dict[str, str] = {}
+    for stage in stages:
+        method = stage.method.name
+        search = stage.method.open(net, ground.data.example(), sweep.models)
         search.prepare([few["train"].inputs])
-        details[method] = search.details
-        pressure = Pressure.on(search, sweep.pressure, strength=1.0, loss=1.0)
+        details.setdefault(method, search.details)
+        loss = 1.0 if stage.relative else None
+        pressure = Pressure.on(search, sweep.pressure, strength=stage.strength, loss=loss)
         fit(
             search,
             Splits(**few),

@@ -30,6 +30,15 @@ def test_check_tries_every_order(tmp_path: Path) -> None:
     assert "one step of pit, pit>pit: done" in done.stdout
 
 
+def test_check_tries_every_baseline(tmp_path: Path) -> None:
+    beside = "from plinio_sweep import magnitude, uniform\n"
+    changes = {
+        "sweep = Sweep(": f"{beside}sweep = Sweep(\n    baselines=(*uniform(4), *magnitude(0.5)),"
+    }
+    done = invoke("check", write_study(tmp_path, changes))
+    assert "one step of pit, w4a8, l1 50%: done" in done.stdout, done.stderr
+
+
 def test_check_prints_where_activations_are_rounded_and_with_which_sign(tmp_path: Path) -> None:
     changes = {"space=Space(": 'space=Space(orders=("pit>mps", "mps"), '}
     printed = invoke("check", write_study(tmp_path, changes)).stdout

@@ -204,3 +204,23 @@ def stored_net(study: Path, artifact: Path) -> nn.Module:
     net = rebuild(load_study(study).task.net, architecture)
     net.load_state_dict(safetensors.torch.load_file(artifact / "model.safetensors"))
     return net.eval()
+
+
+def test_baselines_are_added_to_a_finished_study(finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path)
+    beside = "from plinio_sweep import Baseline, PITSettings, Stage, uniform\n"
+    wild = "Stage(method=PITSettings(), strength=1e38, relative=False)"
+    baselines = f'baselines=(*uniform(8), Baseline(name="wild", stages=({wild},))),'
+    changes = {"sweep = Sweep(": f"{beside}sweep = Sweep(\n    {baselines}"}
+    study = write_study(folder, changes)
+    done = invoke("run", study)
+    assert done.exit_code == 1, done.stderr
+    assert "baseline wild failed: the loss must stay finite" in done.stdout.lower()
+    rows = [line.split() for line in done.stdout.splitlines()]
+    [quantised] = [row for row in rows if row[:1] == ["w8a8"]]
+    assert len(quantised) >= 5  # with a test accuracy, bytes and MACs
+    assert "4 of 4 trials complete" in done.stdout
+    assert "trained, 1 taken from the store" in done.stdout  # the warm-up is there
+    again = invoke("run", study)
+    assert again.exit_code == 1
+    assert "trained" not in again.stdout

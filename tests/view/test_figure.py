@@ -9,8 +9,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from plinio_sweep.sweep.result import Objective, StudyRecord
-from plinio_sweep.view.figure import BLUE, VERMILLION, front_figure, save_front
+from plinio_sweep.sweep.result import BaselineRecord, Objective, StudyRecord
+from plinio_sweep.view.figure import BLUE, FAMILIES, VERMILLION, front_figure, save_front
 
 
 def count_colour(pixels: np.ndarray, colour: str) -> int:
@@ -122,3 +122,21 @@ def test_both_pictures_need_two_objectives(tmp_path: Path, paper_study: StudyRec
     for name in ("front.png", "front.html"):
         with pytest.raises(ValueError, match="two objectives or more"):
             save_front(single, tmp_path / name)
+
+
+def test_baselines_are_drawn_in_print_and_on_pages(
+    tmp_path: Path, large_study: StudyRecord
+) -> None:
+    beside = tuple(
+        BaselineRecord(name=f"w{bits}a8", family="uniform", values=(0.5 + bits / 20, 4e3 * bits))
+        for bits in (2, 4, 8)
+    )
+    study = replace(large_study, baselines=beside)
+    save_front(study, tmp_path / "front.png")
+    colour = FAMILIES[0][0]
+    assert count_colour(matplotlib.image.imread(tmp_path / "front.png"), colour) > 100
+    save_front(large_study, tmp_path / "without.png")
+    assert count_colour(matplotlib.image.imread(tmp_path / "without.png"), colour) == 0
+    drawn = {trace.name: trace for trace in front_figure(study).data}["uniform"]
+    assert list(drawn.customdata) == ["w2a8", "w4a8", "w8a8"]
+    assert list(drawn.y) == pytest.approx([0.6, 0.7, 0.9])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from plinio_sweep.sweep.result import StudyRecord, TrialRecord
+from plinio_sweep.sweep.result import BaselineRecord, StudyRecord, TrialRecord
 from plinio_sweep.view.front import front
 from plinio_sweep.view.report import (
     failures,
@@ -187,3 +187,28 @@ def test_strengths_of_other_orders_are_left_out() -> None:
 
 def test_summary_never_counts_more_than_all(paper_study: StudyRecord) -> None:
     assert summary_line(replace(paper_study, target_trials=1)).startswith("5 of 5 trials complete")
+
+
+def test_baselines_stand_between_seed_and_front(paper_study: StudyRecord) -> None:
+    trained = BaselineRecord(
+        name="w8a8",
+        family="uniform",
+        values=(0.79, 25_000.0),
+        metrics={"validation_accuracy": 0.79},
+        costs={"size_bytes": 25_000.0},
+        artifact="key",
+    )
+    failed = BaselineRecord(name="wild", family="wild", reason="the loss\nis NaN")
+    study = replace(paper_study, baselines=(trained, failed))
+    rows = list(front_table(study).columns[0].cells)
+    assert [str(cell) for cell in rows] == ["seed", "w8a8", "1", "0", "3"]
+    assert "baseline wild failed: the loss is NaN" in failures(study)
+    assert to_json(study)["baselines"] == {
+        "w8a8": {
+            "values": [0.79, 25_000.0],
+            "metrics": {"validation_accuracy": 0.79},
+            "costs": {"size_bytes": 25_000.0},
+            "artifact": "key",
+        },
+        "wild": None,
+    }

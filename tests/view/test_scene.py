@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plinio_sweep.sweep.result import Objective, StudyRecord
+from plinio_sweep.sweep.result import BaselineRecord, Objective, StudyRecord
 from plinio_sweep.view.front import front
-from plinio_sweep.view.scene import clear_labels, drawn_objectives, log_ticks, prefix, scene
+from plinio_sweep.view.scene import Points, clear_labels, drawn_objectives, log_ticks, prefix, scene
 
 METRIC = Objective(name="accuracy", maximize=True, kind="metric")
 OTHER = Objective(name="recall", maximize=True, kind="metric")
@@ -135,3 +135,25 @@ def test_a_metric_that_is_not_a_number_on_the_test_split_is_not_drawn(
 ) -> None:
     first = replace(paper_study.trials[0], metrics={"test_accuracy": math.nan})
     assert scene(replace(paper_study, trials=(first,))).test.x == ()
+
+
+def test_baselines_stand_in_series_by_family(paper_study: StudyRecord) -> None:
+    def baseline(name: str, family: str, *values: float) -> BaselineRecord:
+        return BaselineRecord(name=name, family=family, values=values)
+
+    study = replace(
+        paper_study,
+        baselines=(
+            baseline("w8a8", "uniform", 0.85, 200_000.0),
+            baseline("l1 50%", "l1", 0.3, 40_000.0),
+            baseline("w2a8", "uniform", 0.7, 20_000.0),
+            BaselineRecord(name="wild", family="wild", reason="it diverged"),
+        ),
+    )
+    picture = scene(study)
+    assert picture.seed.texts == ("seed (float)",)
+    assert dict(picture.baselines) == {
+        "l1": Points(x=(40.0,), y=(0.3,), texts=("l1 50%",)),
+        "uniform": Points(x=(20.0, 200.0), y=(0.7, 0.85), texts=("w2a8", "w8a8")),
+    }
+    assert max(picture.x.ticks) >= 200  # the axes hold them, too
