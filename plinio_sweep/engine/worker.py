@@ -116,7 +116,7 @@ def _work(
         leases=open_leases(settings, life),
         life=life,
         target=trials,
-        tracker=None if finish else _tracker(events, sweep.name, settings),
+        tracker=_tracker(events, sweep.name, settings),
         annotator=None if finish else _annotator(settings),
         accept_drift=accept_drift,
         say=events.say,

@@ -198,25 +198,13 @@ class MlflowTracker:
             self._client.log_batch(identifier, params=missing)
             return identifier
 
-    def finish(
-        self,
-        run: str,
-        result: TrialResult,
-        net: nn.Module,
-        example: tuple[Tensor, ...],
-        folder: Path,
-    ) -> None:
+    def finish(self, run: str, result: TrialResult, folder: Path) -> None:
         """Records a complete trial and ends its run.
-
-        A net that cannot be written as a graph does not fail the run: the tag "model.skipped"
-        then says why there is no model.
 
         Args:
             run: Identifier that `start` returned.
             result: What the trial came to. Its final values follow the last epoch by one step,
                 so that they are the latest of curves of the same name.
-            net: The exported net; left as it is.
-            example: Inputs of `net`, batch first.
             folder: Artefact of the trial; of its files, those named in `FILES` are copied.
         """
         from mlflow.entities import RunTag
@@ -227,8 +215,34 @@ class MlflowTracker:
             for file in FILES:
                 if (folder / file).is_file():
                     self._client.log_artifact(run, str(folder / file))
-            self._log_model(run, net, example)
             self._client.set_terminated(run, status="FINISHED")
+
+    def keep(
+        self,
+        run: str,
+        net: nn.Module,
+        example: tuple[Tensor, ...],
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Adds the model of a trial that is on the front to its run, and its test metrics.
+
+        Not of every trial: writing a net as a graph takes seconds, some as long as it was trained.
+        A net that can't be written so does not fail the run: the tag "model.skipped" then says why
+        there is no model.
+
+        Args:
+            run: Identifier that `start` returned; it may have ended.
+            net: The exported net; left as it is.
+            example: Inputs of `net`, batch first.
+            metrics: Of the test split.
+        """
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000  # [ms]
+        points = [Metric(_key(name), float(value), now, 0) for name, value in metrics.items()]
+        with _quiet():
+            self._client.log_batch(run, metrics=points)
+            self._log_model(run, net, example)
 
     def _log_model(self, run: str, net: nn.Module, example: tuple[Tensor, ...]) -> None:
         """Logs `net` as the model of `run`, or the reason why that cannot be done.

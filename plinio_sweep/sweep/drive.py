@@ -133,10 +133,24 @@ class Worker:
                 assert ground is not None
                 folder = folders[key] or self._remade(ground, key, artifacts[key])
                 if folder is not None and f"test:{key}" not in self.attrs:
-                    net = shipped(ground, load_net(ground, folder)).net
-                    score = evaluate(net, ground.data.part("test"), self.sweep.task)
-                    values = {f"test_{name}": value for name, value in score.metrics.items()}
-                    self._patiently(partial(self.study.set_user_attr, f"test:{key}", values))
+                    self._test(ground, key, folder)
+
+    def _test(self, ground: Ground, key: str, folder: Path) -> None:
+        net = load_net(ground, folder)
+        score = evaluate(shipped(ground, net).net, ground.data.part("test"), self.sweep.task)
+        values = {f"test_{name}": value for name, value in score.metrics.items()}
+        self._patiently(partial(self.study.set_user_attr, f"test:{key}", values))
+        run = self._run_of(key)
+        if run is not None:
+            self._tell_tracker(lambda t: t.keep(run, net, ground.data.example(), values))
+
+    def _run_of(self, key: str) -> str | None:
+        """The run of the trial whose result is filed under `key`; baselines have none."""
+        if not key.isdigit():
+            return None
+        trials = self._patiently(lambda: self.study.get_trials(deepcopy=False))
+        run: str | None = trials[int(key)].user_attrs.get("run")
+        return run
 
     def _remade(self, ground: Ground, key: str, artifact: str) -> Path | None:
         """Where the result filed under `key` lies again; nothing when it can't be had any more."""
@@ -194,7 +208,7 @@ class Worker:
             # Before any of it is read or trained: what a trial says it needs is not cleared away.
             nodes = [node.key for node in path_of(ground, claim.plan, self.sweep.seed)]
             self._patiently(lambda: trial.set_user_attr("nodes", nodes))
-            result, net, folder = run_trial(
+            result, _, folder = run_trial(
                 ground, claim.plan, warmup_seed=self.sweep.seed, watch=self.watch
             )
             values = values_of(self.sweep.axes, result.metrics, result.costs)
@@ -214,8 +228,7 @@ class Worker:
         if self.annotator is not None:
             self._attempt("annotate", lambda: self._annotator().annotate(trial, result, folder))
         if run is not None:
-            example = ground.data.example()
-            self._tell_tracker(lambda t: t.finish(run, result, net, example, folder))
+            self._tell_tracker(lambda t: t.finish(run, result, folder))
         self._patiently(lambda: self.study.tell(trial, values, skip_if_finished=True))
         told = {"values": values, "reused_epochs": result.reused_epochs}
         self.say({"event": "complete", "trial": trial.number, **told})

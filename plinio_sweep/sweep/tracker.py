@@ -20,15 +20,18 @@ class Tracker(Protocol):
         """Opens the run of a trial, or re-opens `run` for a trial that is tried again; its id."""
         ...
 
-    def finish(
+    def finish(self, run: str, result: TrialResult, folder: Path) -> None:
+        """Records a complete trial: `folder` is its artefact."""
+        ...
+
+    def keep(
         self,
         run: str,
-        result: TrialResult,
         net: nn.Module,
         example: tuple[Tensor, ...],
-        folder: Path,
+        metrics: Mapping[str, float],
     ) -> None:
-        """Records a complete trial: `net` is the exported net, `folder` its artefact."""
+        """Records a trial of the front: the exported `net`, and its `metrics` on test data."""
         ...
 
     def fail(self, run: str, reason: str, *, lost: bool = False) -> None:

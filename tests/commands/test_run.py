@@ -21,6 +21,7 @@ from plinio_sweep.store import tracking
 from plinio_sweep.sweep.reading import read_study
 from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.sweep.trial import rebuild
+from plinio_sweep.view.front import front
 from tests.conftest import Finished
 from tests.terminal import NAME, Done, environment, invoke, run, sentence, without, write_study
 
@@ -150,18 +151,19 @@ runs = client.search_runs([experiments["bars"]])
 images = torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(3))
 found = []
 for run in runs:
-    (model,) = client.search_logged_models(
+    outputs = None
+    for model in client.search_logged_models(
         [experiments["bars"]], filter_string=f"source_run_id='{run.info.run_id}'"
-    )
-    net = mlflow.pytorch.load_model(f"models:/{model.model_id}")
-    outputs = net(images) if callable(net) else net.module()(images)
+    ):
+        net = mlflow.pytorch.load_model(f"models:/{model.model_id}")
+        outputs = (net(images) if callable(net) else net.module()(images)).tolist()
     found.append(
         {
             "name": run.info.run_name,
             "status": run.info.status,
             "params": run.data.params,
             "metrics": run.data.metrics,
-            "outputs": outputs.tolist(),
+            "outputs": outputs,
         }
     )
 print(json.dumps({"experiments": sorted(experiments), "runs": found}))
@@ -170,7 +172,7 @@ print(json.dumps({"experiments": sorted(experiments), "runs": found}))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not tracking.available(), reason="needs mlflow")
-def test_mlflow_holds_one_run_a_trial_whose_model_is_that_of_the_export(tmp_path: Path) -> None:
+def test_mlflow_holds_one_run_a_trial_and_the_models_of_the_front(tmp_path: Path) -> None:
     write_study(tmp_path)
     lean = without(tmp_path / "lean", "optuna_dashboard")  # which takes seconds to load
     done = run(tmp_path, "run", NAME, "--trials", "2", PLINIO_SWEEP_TRACKING="", **lean)
@@ -188,11 +190,16 @@ def test_mlflow_holds_one_run_a_trial_whose_model_is_that_of_the_export(tmp_path
     runs = {run["name"]: run for run in found["runs"]}
     assert sorted(runs) == ["trial 0", "trial 1"]
     record = read_study(tmp_path / NAME, load_settings(tmp_path / NAME))
+    best = front(record)
     for trial in record.trials:
         tracked = runs[f"trial {trial.number}"]
         assert tracked["status"] == "FINISHED"
         assert float(tracked["params"]["pit.strength"]) == trial.params["pit.strength"]
         assert tracked["metrics"]["size_bytes"] == trial.costs["size_bytes"]
+        if trial not in best:
+            assert tracked["outputs"] is None
+            continue
+        assert tracked["metrics"]["test_accuracy"] == trial.metrics["test_accuracy"]
         net = stored_net(tmp_path / NAME, folder / "artifacts" / trial.artifact)
         images = torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(3))
         assert torch.allclose(torch.tensor(tracked["outputs"]), net(images), atol=1e-5)

@@ -130,7 +130,8 @@ def finished(store: tuple[str, Path], net: nn.Module, example: Any, folder: Path
         warnings.simplefilter("error")
         tracker: Tracker = MlflowTracker(store[0], "digits", store[1])
         run = tracker.start(7, params, None)
-        tracker.finish(run, RESULT, net, example, folder)
+        tracker.finish(run, RESULT, folder)
+        tracker.keep(run, net, example, {"test_accuracy": 0.04})
     return run
 
 
@@ -165,6 +166,7 @@ def test_a_finished_trial_can_be_read_back_whole(
     assert run.data.metrics["size_bytes"] == 800
     assert run.data.metrics["estimate.size_bytes"] == 810
     assert run.data.metrics["validation_accuracy"] == 0.05  # the exported net's, not the best
+    assert run.data.metrics["test_accuracy"] == 0.04
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert names == {"architecture.json", "history.json"}
 
@@ -186,7 +188,7 @@ def test_more_points_than_one_request_may_hold_are_all_kept(
 ) -> None:
     tracker = MlflowTracker(store[0], "digits", store[1])
     run = tracker.start(0, {}, None)
-    tracker.finish(run, replace(RESULT, history=epochs(300)), Named(), (torch.ones(2, 1),), folder)
+    tracker.finish(run, replace(RESULT, history=epochs(300)), folder)
 
     for name in ("train_loss", "cost.size_bytes", "validation_f1_0.5"):
         history = client.get_metric_history(run, name)
@@ -199,7 +201,7 @@ def test_a_result_without_history_has_its_final_values_at_step_zero(
 ) -> None:
     tracker = MlflowTracker(store[0], "digits", store[1])
     run = tracker.start(0, {}, None)
-    tracker.finish(run, replace(RESULT, history=()), Named(), (torch.ones(2, 1),), folder)
+    tracker.finish(run, replace(RESULT, history=()), folder)
 
     assert [point.step for point in client.get_metric_history(run, "size_bytes")] == [0]
 

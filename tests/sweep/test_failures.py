@@ -24,6 +24,7 @@ from plinio_sweep.sweep.space import Space
 from plinio_sweep.sweep.storage import StorageError
 from plinio_sweep.train.metrics import accuracy
 from plinio_sweep.train.recipe import Phase, Splits
+from plinio_sweep.view.front import shown
 from plinio_sweep.view.report import drifts
 from tests.messages import is_sentence
 from tests.studies.tiny import TinyNet, bars, sweep, tiny
@@ -236,9 +237,12 @@ class Noting:
         self.told.append(("start", number, run))
         return run or f"run {number}"
 
-    def finish(self, run: str, result: Any, net: nn.Module, example: Any, folder: Path) -> None:
+    def finish(self, run: str, result: Any, folder: Path) -> None:
+        self.told.append(("finish", run, folder.name == result.artifact))
+
+    def keep(self, run: str, net: nn.Module, example: Any, metrics: Mapping[str, float]) -> None:
         net(*example)
-        self.told.append(("finish", run, net.training, folder.name == result.artifact))
+        self.told.append(("keep", run, net.training, list(metrics)))
 
     def fail(self, run: str, reason: str, *, lost: bool = False) -> None:
         self.told.append(("fail", run, reason, lost))
@@ -251,8 +255,20 @@ def test_a_tracker_hears_of_every_end_of_a_trial(settings: Settings) -> None:
         ("start", 0, None),
         ("fail", "run 0", "KeyError: 'label'", False),
         ("start", 1, None),
-        ("finish", "run 1", False, True),
+        ("finish", "run 1", True),
     ]
+
+
+def test_a_tracker_keeps_what_is_on_the_front_once(settings: Settings) -> None:
+    tracker = Noting()
+    worker = make_worker(settings, target=1, tracker=tracker)
+    worker.work()
+    best = shown(worker.record())
+    assert list(best) == ["0", "seed"]  # only trials have runs
+    before = len(tracker.told)
+    for _ in range(2):
+        worker.measure(best)
+    assert tracker.told[before:] == [("keep", "run 0", False, ["test_accuracy"])]
 
 
 def test_a_trial_that_is_tried_again_keeps_its_run(settings: Settings) -> None:
@@ -265,7 +281,7 @@ def test_a_trial_that_is_tried_again_keeps_its_run(settings: Settings) -> None:
         ("start", 0, None),
         ("fail", "run 0", "its worker could not go on", True),
         ("start", 1, "run 0"),
-        ("finish", "run 0", False, True),
+        ("finish", "run 0", True),
     ]
 
 
