@@ -10,20 +10,19 @@ The spectra of spoken words need the data folder in `PLINIO_SWEEP_DATA`.
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from costs import size_bytes
+from data.source import place
+from data.words import three_words
 from plinio_sweep import (
     MPSSettings,
     Phase,
@@ -58,20 +57,10 @@ class Case:
 
 
 def words() -> Splits:
-    """Spectra of three spoken words, `(N, 1, 49, 10)`, normalised by the training part."""
-    path = Path(os.environ.get("PLINIO_SWEEP_DATA", "")) / "kws3_mfcc.npz"
-    if not path.is_file():
+    """Spectra of three spoken words, `(N, 1, 49, 10)`."""
+    if place("kws3_mfcc.npz") is None:
         pytest.skip("needs kws3_mfcc.npz in the folder PLINIO_SWEEP_DATA")
-    data = np.load(path)
-    first = torch.from_numpy(data["x_train"].astype(np.float32))
-    mean, spread = first.mean((0, 1)), first.std((0, 1))
-
-    def part(name: str) -> tuple[Tensor, Tensor]:
-        inputs = torch.from_numpy(data[f"x_{name}"].astype(np.float32))
-        target = torch.from_numpy(data[f"y_{name}"].astype(np.int64))
-        return ((inputs - mean) / spread)[:, None], target
-
-    return Splits(train=part("train"), validation=part("val"), test=part("test"))
+    return three_words()
 
 
 def narrow(stem: nn.Module, *middle: nn.Module, classes: int) -> nn.Module:

@@ -1,0 +1,83 @@
+"""Where data sets lie, and what was decoded from them: once, until a file of them changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from filelock import FileLock
+from torch import Tensor
+
+from plinio_sweep.sweep.definition import describe, digest
+from plinio_sweep.train.checkpoints import write_whole
+from plinio_sweep.train.sealed import seal, unseal
+
+FOLDER = "PLINIO_SWEEP_DATA"
+CACHE = "PLINIO_SWEEP_DATA_CACHE"
+Decode = Callable[[Sequence[Path]], Mapping[str, Tensor]]
+
+
+def place(name: str) -> Path | None:
+    """The file or folder `name` of the data folder; nothing where there is none."""
+    folder = os.environ.get(FOLDER)
+    path = Path(folder) / name if folder else None
+    return path if path is not None and path.exists() else None
+
+
+def missing(title: str, names: Sequence[str], way: str) -> FileNotFoundError:
+    """What to raise where `title` is in none of the places `names`; `way` says how to get it."""
+    folder = os.environ.get(FOLDER)
+    where = f"{folder}, the folder in {FOLDER}" if folder else f"a folder that {FOLDER} names"
+    state = "holds neither" if len(names) > 1 else "does not hold it"
+    found = f"that {state}" if folder else f"{FOLDER} is not set"
+    return FileNotFoundError(
+        f"{title} must be in {where}, as {' or '.join(names)}, but {found}; {way}."
+    )
+
+
+def decoded(name: str, sources: Sequence[Path], decode: Decode) -> Mapping[str, Tensor]:
+    """What `decode` makes of `sources`, kept under a checksum for the next time.
+
+    It is made anew when a source has another size or time, when the code that decodes is another,
+    and when what was kept is damaged. Of several processes one decodes, and the others wait.
+
+    Args:
+        name: Of the file that it is kept in; sources in another folder have another file.
+        sources: All files that are read.
+        decode: Makes tensors of them.
+
+    Raises:
+        FileNotFoundError: When there are no sources.
+    """
+    if not sources:
+        raise FileNotFoundError(
+            f"The folder of {name} in {FOLDER} must hold the files of the data set, but holds none "
+            f"of them; unpack it there anew."
+        )
+    root = Path(os.path.commonpath([path.resolve() for path in sources]))
+    files = [(path.resolve().relative_to(root).as_posix(), path.stat()) for path in sources]
+    stamps = [[name, found.st_size, found.st_mtime_ns] for name, found in files]
+    key = digest([describe(decode), stamps])
+    kept = _cache() / f"{name}-{digest(str(root))[:12]}.sealed"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept.with_suffix(".lock")):
+        if (found := _read(kept, key)) is None:
+            found = dict(decode(sources))
+            write_whole(kept, seal({"key": key, "tensors": found}))
+    return found
+
+
+def _read(path: Path, key: str) -> dict[str, Tensor] | None:
+    try:
+        kept = unseal(path.read_bytes())
+    except (OSError, ValueError):  # not there, or damaged
+        return None
+    tensors: dict[str, Tensor] = kept["tensors"]
+    return tensors if kept["key"] == key else None
+
+
+def _cache() -> Path:
+    if own := os.environ.get(CACHE):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plinio-sweep"
