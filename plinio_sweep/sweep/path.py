@@ -113,6 +113,8 @@ def _warmup_key(ground: Ground, seed: int) -> str:
     recipe = ground.recipe
     known = [ground.parts[name] for name in ("net", "loss", "metrics")]
     known += [ground.data_identity, describe(recipe.warmup), recipe.batch_size]
+    if (augment := ground.parts["augment"]) is not None:  # else the key is that of earlier versions
+        known.append({"augment": augment})
     # The kind of device: workers on equal accelerators share what they train.
     return digest(["warmup", CODE_VERSION, seed, *known, ground.device.type])
 

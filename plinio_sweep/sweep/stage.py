@@ -192,10 +192,9 @@ class Ground:
 
     @cached_property
     def parts(self) -> Mapping[str, Any]:
-        """Net, loss, metrics and pressure as JSON: what they were when this was first asked."""
-        task = self.task
-        parts = {"net": task.net, "loss": task.loss, "metrics": task.metrics}
-        return {name: describe(part) for name, part in parts.items()} | {
+        """Parts of the task, and pressure, as JSON: what they were when this was first asked."""
+        names = ("net", "loss", "metrics", "augment")
+        return {name: describe(getattr(self.task, name)) for name in names} | {
             "pressure": describe(self.pressure)
         }
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from plinio_sweep.methods.search import Search
+from plinio_sweep.train.augment import augmented, step_generator
 from plinio_sweep.train.checkpoints import Checkpoints
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.pressure import Pressure
@@ -83,7 +84,8 @@ def fit(
         phase: Epochs, rates and optimiser.
         name: Of the phase, for curves and messages.
         batch_size: Items of a step.
-        seed: Of data order and dropout, and of what loss and net draw from numpy and Python.
+        seed: Of data order, augmentation and dropout, and of what loss and net draw from numpy and
+            Python.
         pressure: On the decisions of a search.
         temperature: Of the relaxed choices of a search, in its first and in its last epoch; it
             falls when the pressure has risen.
@@ -107,6 +109,7 @@ def fit(
         phase=phase,
         name=name,
         batch_size=batch_size,
+        seed=seed,
         generator=torch.Generator().manual_seed(seed),
         pressure=pressure,
         temperature=temperature,
@@ -129,6 +132,7 @@ class _Run:
     phase: Phase
     name: str
     batch_size: int
+    seed: int
     generator: torch.Generator  # of the data order
     pressure: Pressure | None
     temperature: tuple[float, float]
@@ -193,7 +197,11 @@ class _Run:
         return float(self.total) / self.items
 
     def _step(self, batch: Split) -> None:
-        loss = self.task.loss(self.net(*batch.inputs), batch.target)
+        inputs = batch.inputs
+        if self.task.augment is not None:
+            drawn = step_generator(self.seed, self.index, self.done, batch.target.device)
+            inputs = augmented(self.task.augment, inputs, drawn)
+        loss = self.task.loss(self.net(*inputs), batch.target)
         self.total = self.total + loss.detach().cpu() * len(batch)
         self.items += len(batch)
         if self.pressure is not None and isinstance(self.net, Search):

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 LossFn = Callable[[Any, Tensor], Tensor]  # outputs of the net, target -> 0-dim
 MetricFn = Callable[[Any, Tensor], Tensor | float]  # over a whole split at once
+# Inputs of a batch, as the net takes them, and what to draw from -> inputs of the same length.
+AugmentFn = Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, ...]]
 OptimizerFn = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
 ScheduleFn = Callable[[float], float]  # fraction of the phase in [0, 1) -> factor of the rate
 
@@ -191,9 +193,12 @@ class Task:
         data: Loads the data.
         loss: Of outputs and target, 0-dim.
         metrics: By name, of all outputs and targets of a split.
+        augment: Changes the inputs of each batch that is trained on, on the device of the net; what
+            it draws from its generator, which is on that device, too, follows from the seed.
     """
 
     net: Callable[[], nn.Module]
     data: Callable[[], Splits]
     loss: LossFn
     metrics: Mapping[str, MetricFn] = field(default_factory=dict)
+    augment: AugmentFn | None = None

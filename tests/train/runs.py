@@ -23,7 +23,7 @@ from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, fit
 from plinio_sweep.train.metrics import accuracy
 from plinio_sweep.train.pressure import Budget, Pressure, Source
-from plinio_sweep.train.recipe import Phase, Splits, Task, adam, cosine
+from plinio_sweep.train.recipe import AugmentFn, Phase, Splits, Task, adam, cosine
 from plinio_sweep.train.sealed import seal
 from plinio_sweep.train.state import net_state, random_state
 from tests.studies.tiny import bars
@@ -70,6 +70,14 @@ def loss(outputs: Tensor, target: Tensor) -> Tensor:
     return found * (0.5 + random.random() + float(np.random.rand()) + float(np.random.randn()) / 9)
 
 
+def flipped(inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Half of the images from right to left, and all of them with noise."""
+    (images,) = inputs
+    turned = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
+    noise = torch.randn(images.shape, generator=generator, dtype=images.dtype, device=images.device)
+    return (images.flip(-1).where(turned, images) + 0.1 * noise,)
+
+
 TASK = Task(net=Net, data=bars, loss=loss, metrics={"accuracy": accuracy})
 
 
@@ -85,6 +93,7 @@ class Run:
         schedule: Of the rates.
         source: What presses.
         freeze: A group of the search that does not learn.
+        augment: Of the batches.
         dtype: Of all.
         device: Of all.
     """
@@ -96,6 +105,7 @@ class Run:
     schedule: Callable[[float], float] = cosine
     source: Source = size_bytes
     freeze: Any = None
+    augment: AugmentFn | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
 
@@ -133,7 +143,7 @@ class Run:
         return fit(
             net,
             self.data(),
-            TASK,
+            replace(TASK, augment=self.augment),
             Phase(
                 epochs=EPOCHS,
                 lr=2e-2,
@@ -155,6 +165,7 @@ class Run:
 RUNS: Mapping[str, Run] = {
     "warm-up": Run(),
     "warm-up with momentum": Run(optimizer=momentum),
+    "warm-up with augmentation": Run(augment=flipped),
     "warm-up in double precision": Run(optimizer=amsgrad, dtype=torch.float64),
     "pit at norms": Run(method=PITSettings()),
     "pit at consumers": Run(method=PITSettings(gate="consumer"), optimizer=momentum),
