@@ -41,7 +41,8 @@ def check_study(path: Path) -> None:
         except Exception as error:
             raise ValueError(
                 f"One step of {what} must run, but raised {type(error).__name__}: "
-                f"{' '.join(str(error).split())}; correct the net, the loss or the metrics."
+                f"{' '.join(str(error).split())}; correct the net, the loss, the metrics or the "
+                f"augmentation."
             ) from error
     search = METHODS[sweep.space.orders[0].split(">")[0]]().open(net, example)
     click.echo(f"study {sweep.name}: {type(net).__name__}, {_sizes(ground.data)}\n")

@@ -1,0 +1,133 @@
+"""The studies of the benchmarks: sound on published formats in miniature, and run on real data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data.source import CACHE, FOLDER, place
+from plinio_sweep.plugin import load_study
+from presets import DEFAULT, VARIABLE
+from tests.messages import is_sentence
+from tests.studies import published
+from tests.terminal import invoke, refusal, run
+
+STUDIES = Path(__file__).parents[2] / "studies"
+WRITE: dict[str, Callable[[Path], object]] = {
+    "icl_resnet8": published.write_cifar10,
+    "icl_supernet": published.write_cifar10,
+    "kws_dscnn": published.write_words,
+    "kws_supernet": published.write_words,
+    "vww_mobilenet": published.write_photos,
+    "vww_supernet": published.write_photos,
+    "ad_autoencoder": published.write_toys,
+    "imu_tcn": published.write_watch,
+}
+SEED = {
+    "icl_resnet8": "seed macs: 12,501,632",
+    "kws_dscnn": "seed macs: 2,656,768",
+    "vww_mobilenet": "seed macs: 7,489,664",
+    "ad_autoencoder": "seed macs: 264,192",
+    "imu_tcn": "seed macs: 1,536,224",
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is run is kept in a folder of its own; studies are loaded anew."""
+    monkeypatch.setenv("PLINIO_SWEEP_FOLDER", str(tmp_path / "kept"))
+    monkeypatch.setenv("PLINIO_SWEEP_TRACKING", "none")
+    monkeypatch.setenv(VARIABLE, "smoke")
+    forget(monkeypatch)
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in sys.modules if n in WRITE or n.startswith("_plinio_sweep_")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Choices between full convolutions take their time; those of words are checked each time.
+        pytest.param(n, marks=pytest.mark.long) if n in ("icl_supernet", "vww_supernet") else n
+        for n in WRITE
+    ],
+)
+def test_a_study_passes_its_check(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name.startswith("vww"):
+        pytest.importorskip("PIL.Image")
+    (tmp_path / "data").mkdir()
+    WRITE[name](tmp_path / "data")
+    monkeypatch.setenv(FOLDER, str(tmp_path / "data"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    done = invoke("check", STUDIES / f"{name}.py")
+    assert done.exit_code == 0, done.stderr
+    assert f"study {name.replace('_', '-')}-smoke: " in done.stdout
+    assert SEED.get(name, "seed macs: ") in done.stdout
+
+
+@pytest.mark.parametrize("name", WRITE)
+def test_a_study_without_its_data_says_what_to_get(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    text = refusal("check", STUDIES / f"{name}.py")
+    assert is_sentence(text)
+    assert str(tmp_path) in text
+
+
+def test_presets_are_studies_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {}
+    for preset in ("smoke", "cpu", "full"):
+        forget(monkeypatch)
+        monkeypatch.setenv(VARIABLE, preset)
+        sweep = load_study(STUDIES / "kws_dscnn.py")
+        sizes[sweep.name] = (sweep.trials, sweep.recipe.warmup.epochs)
+    assert list(sizes) == ["kws-dscnn-smoke", "kws-dscnn-cpu", "kws-dscnn-full"]
+    assert list(sizes.values()) == sorted(sizes.values())
+    forget(monkeypatch)
+    monkeypatch.delenv(VARIABLE)
+    assert load_study(STUDIES / "kws_dscnn.py").name == f"kws-dscnn-{DEFAULT}"
+
+
+def test_a_preset_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "tiny")
+    text = refusal("check", STUDIES / "kws_dscnn.py")
+    assert VARIABLE in text and "'tiny'" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("imu_tcn", "imu_watch_128x6.npz"),
+        pytest.param("kws_dscnn", "kws12_mfcc.npz", marks=pytest.mark.long),
+        pytest.param("kws_supernet", "kws12_mfcc.npz", marks=pytest.mark.long),
+        pytest.param("icl_resnet8", "cifar10_exact_dev_40k_5k.npz", marks=pytest.mark.long),
+        pytest.param("icl_supernet", "cifar10_exact_dev_40k_5k.npz", marks=pytest.mark.long),
+    ],
+)
+def test_a_study_runs_on_real_data(name: str, needed: str, tmp_path: Path) -> None:
+    if place(needed) is None:
+        pytest.skip(f"needs {needed} in the folder {FOLDER}")
+    extra = {
+        "PLINIO_SWEEP_FOLDER": str(tmp_path / "kept"),
+        FOLDER: str(place(needed).parent.resolve()),  # type: ignore[union-attr]
+        CACHE: str(tmp_path / "cache"),
+        VARIABLE: "smoke",
+    }
+    study = str(STUDIES / f"{name}.py")
+    done = run(tmp_path, "run", study, "--trials", "1", **extra)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = json.loads(run(tmp_path, "show", study, "--json", **extra).stdout)
+    assert shown["study"] == f"{name.replace('_', '-')}-smoke"
+    assert shown["trials"]["complete"] == 1
+    (point,) = shown["front"]
+    seed = shown["baseline"]["costs"]["size_bytes"]
+    assert 0 < point["costs"]["size_bytes"] < seed
