@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data.source import CACHE, FOLDER, place
+from plinio_sweep import Phase
+from plinio_sweep.graph.count import cost_of
+from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.plugin import load_study
+from plinio_sweep.settings import Settings
+from plinio_sweep.store.opening import open_store
+from plinio_sweep.sweep.ground import ground_of
+from plinio_sweep.sweep.node import seed_net
+from plinio_sweep.sweep.stage import Plan, Stage
+from plinio_sweep.sweep.trial import run_trial
+from plinio_sweep.train.loop import Watch
 from presets import DEFAULT, VARIABLE
 from tests.messages import is_sentence
 from tests.studies import published
@@ -103,22 +114,39 @@ def test_a_preset_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) 
     assert VARIABLE in text and "'tiny'" in text
 
 
+def test_pruning_of_the_watch_runs_on_real_data(tmp_path: Path) -> None:
+    if place("imu_watch_128x6.npz") is None:
+        pytest.skip(f"needs imu_watch_128x6.npz in the folder {FOLDER}")
+    sweep = load_study(STUDIES / "imu_tcn.py")
+    # Eight steps at the rate of the study cut nothing.
+    quick = replace(sweep.recipe, search=Phase(epochs=2, lr=2e-3, arch_lr=0.2))
+    sweep = replace(sweep, recipe=quick)
+    settings = Settings(folder=tmp_path, tracking="none")
+    ground = ground_of(sweep, settings, open_store(settings))
+    plan = Plan(stages=(Stage(method=PITSettings(gate="consumer"), strength=10.0),), seed=0)
+    result, _, _ = run_trial(ground, plan, warmup_seed=sweep.seed, watch=Watch())
+    seed = cost_of(seed_net(ground), ground.data.example(), sweep.models).totals["macs"]
+    assert result.costs["macs"] < seed
+    assert 0 < result.metrics["validation_accuracy"] <= 1
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "needed"),
     [
         ("imu_tcn", "imu_watch_128x6.npz"),
-        pytest.param("kws_dscnn", "kws12_mfcc.npz", marks=pytest.mark.long),
-        pytest.param("kws_supernet", "kws12_mfcc.npz", marks=pytest.mark.long),
-        pytest.param("icl_resnet8", "cifar10_exact_dev_40k_5k.npz", marks=pytest.mark.long),
-        pytest.param("icl_supernet", "cifar10_exact_dev_40k_5k.npz", marks=pytest.mark.long),
+        ("kws_dscnn", "kws12_mfcc.npz"),
+        ("kws_supernet", "kws12_mfcc.npz"),
+        ("icl_resnet8", "cifar10_exact_dev_40k_5k.npz"),
+        ("icl_supernet", "cifar10_exact_dev_40k_5k.npz"),
     ],
 )
 def test_a_study_runs_on_real_data(name: str, needed: str, tmp_path: Path) -> None:
-    if place(needed) is None:
+    if (path := place(needed)) is None:
         pytest.skip(f"needs {needed} in the folder {FOLDER}")
     extra = {
         "PLINIO_SWEEP_FOLDER": str(tmp_path / "kept"),
-        FOLDER: str(place(needed).parent.resolve()),  # type: ignore[union-attr]
+        FOLDER: str(path.parent.resolve()),
         CACHE: str(tmp_path / "cache"),
         VARIABLE: "smoke",
     }
