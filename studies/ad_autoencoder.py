@@ -14,10 +14,11 @@ from data.machines import detection_auc, reconstruction_error, toy_car
 from nets.autoencoder import autoencoder
 from plinio_sweep import LogUniform, Phase, Recipe, Space, Sweep, Task
 from plinio_sweep.train.recipe import cosine
-from presets import Preset, chosen
+from presets import CPU_LAMBDAS, Preset, chosen
 
 NAME, PRESET = chosen(
-    cpu=Preset(most=400, epochs=(20, 10, 5), trials=24),  # recordings of 196 items
+    # Recordings of 196 items each.
+    cpu=Preset(most=400, epochs=(20, 10, 5), trials=24, lambdas=CPU_LAMBDAS),
     full=Preset(most=None, epochs=(100, 50, 25), trials=100),
 )
 WARMUP, SEARCH, FINETUNE = PRESET.epochs
@@ -43,5 +44,6 @@ sweep = Sweep(
     ),
     pressure=size_bytes,
     objectives=("-auc", "size_bytes"),
+    baselines=PRESET.beside_channels,
     trials=PRESET.trials,
 )

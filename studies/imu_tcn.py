@@ -17,10 +17,10 @@ from data.signals import imu_watch
 from nets.tcn import tcn
 from plinio_sweep import LogUniform, Phase, Recipe, Space, Sweep, Task, accuracy
 from plinio_sweep.train.recipe import cosine
-from presets import Preset, chosen
+from presets import CPU_LAMBDAS, Preset, chosen
 
 NAME, PRESET = chosen(
-    cpu=Preset(most=None, epochs=(30, 20, 10), trials=24),
+    cpu=Preset(most=None, epochs=(30, 20, 10), trials=24, lambdas=CPU_LAMBDAS),
     full=Preset(most=None, epochs=(200, 100, 50), trials=100),
 )
 WARMUP, SEARCH, FINETUNE = PRESET.epochs
@@ -47,5 +47,6 @@ sweep = Sweep(
     ),
     pressure=size_bytes,
     objectives=("-accuracy", "size_bytes"),
+    baselines=PRESET.beside_channels,
     trials=PRESET.trials,
 )

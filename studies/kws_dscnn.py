@@ -15,10 +15,10 @@ from data.words import speech_commands
 from nets.dscnn import dscnn
 from plinio_sweep import LogUniform, Phase, Recipe, Space, Sweep, Task, accuracy
 from plinio_sweep.train.recipe import cosine
-from presets import Preset, chosen
+from presets import CPU_LAMBDAS, Preset, chosen
 
 NAME, PRESET = chosen(
-    cpu=Preset(most=4_000, epochs=(30, 15, 8), trials=24),
+    cpu=Preset(most=4_000, epochs=(30, 15, 8), trials=24, lambdas=CPU_LAMBDAS),
     full=Preset(most=None, epochs=(36, 36, 18), trials=100),
 )
 WARMUP, SEARCH, FINETUNE = PRESET.epochs
@@ -46,5 +46,6 @@ sweep = Sweep(
     ),
     pressure=size_bytes,
     objectives=("-accuracy", "size_bytes"),
+    baselines=PRESET.beside_channels,
     trials=PRESET.trials,
 )

@@ -22,4 +22,5 @@ sweep = replace(
         strength=LogUniform(low=0.01, high=10.0),
         choices={"mps.w_bits": ((2, 4, 8), (0, 2, 4, 8))},
     ),
+    baselines=kws_dscnn.PRESET.beside_choices,
 )

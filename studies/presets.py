@@ -10,6 +10,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from plinio_sweep import (
+    Baseline,
+    PITSettings,
+    SuperNetSettings,
+    free_choice,
+    grid,
+    magnitude,
+    uniform,
+)
+from plinio_sweep.sweep.baseline import PAPER_LAMBDAS
+
 VARIABLE = "PLINIO_SWEEP_PRESET"
 DEFAULT = "cpu"
 
@@ -22,14 +33,35 @@ class Preset:
         most: Items of each split; all when left out.
         epochs: Of warm-up, search and fine-tuning.
         trials: How many in all.
+        w_bits: Of the uniform nets beside the trials.
+        sparsities: Of the nets that are pruned by magnitude beside the trials.
+        lambdas: Of the methods that are trained alone beside the trials.
     """
 
     most: int | None
     epochs: tuple[int, int, int]
     trials: int
+    w_bits: tuple[int, ...] = (8, 4, 2)
+    sparsities: tuple[float, ...] = (0.25, 0.5, 0.75)
+    lambdas: tuple[float, ...] = PAPER_LAMBDAS
+
+    @property
+    def beside_channels(self) -> tuple[Baseline, ...]:
+        """What a net of layers is compared with."""
+        pit = grid(PITSettings(), self.lambdas)
+        return (*uniform(*self.w_bits), *magnitude(*self.sparsities), *pit)
+
+    @property
+    def beside_choices(self) -> tuple[Baseline, ...]:
+        """What a net of choices is compared with."""
+        return (*free_choice(), *grid(SuperNetSettings(), self.lambdas))
 
 
-SMOKE = Preset(most=256, epochs=(1, 2, 1), trials=2)
+SMOKE = Preset(
+    most=256, epochs=(1, 2, 1), trials=2, w_bits=(8,), sparsities=(0.5,), lambdas=(1e-5,)
+)
+# One of three decades: those between cost a study of this size more than they show.
+CPU_LAMBDAS = (1e-3, 1e-5, 1e-7)
 
 
 def chosen(*, cpu: Preset, full: Preset) -> tuple[str, Preset]:

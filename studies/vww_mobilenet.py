@@ -15,10 +15,10 @@ from data.images import visual_wake_words
 from nets.mobilenet import mobilenet
 from plinio_sweep import LogUniform, Phase, Recipe, Space, Sweep, Task, accuracy
 from plinio_sweep.train.recipe import cosine
-from presets import Preset, chosen
+from presets import CPU_LAMBDAS, Preset, chosen
 
 NAME, PRESET = chosen(
-    cpu=Preset(most=4_000, epochs=(20, 10, 5), trials=24),
+    cpu=Preset(most=4_000, epochs=(20, 10, 5), trials=24, lambdas=CPU_LAMBDAS),
     full=Preset(most=None, epochs=(50, 50, 25), trials=100),
 )
 WARMUP, SEARCH, FINETUNE = PRESET.epochs
@@ -45,5 +45,6 @@ sweep = Sweep(
     ),
     pressure=size_bytes,
     objectives=("-accuracy", "size_bytes"),
+    baselines=PRESET.beside_channels,
     trials=PRESET.trials,
 )
