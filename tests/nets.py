@@ -5,9 +5,11 @@ Every norm has random parameters and running statistics, so that an error shows 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -169,4 +171,33 @@ FEW_CHOICES = (
     + CHOICES[-1:]
 )
 
+# Nets that together have every kind of structure, and what each is here for. What is alike for most
+# nets is looked at in these on every run.
+TELLING: dict[str, str] = {
+    "Residual": "sums, strides, a projection in a shortcut, norms that fold",
+    "ConcatNorm": "one norm over joined branches, a depthwise layer",
+    "SqueezeExcite": "a product of channels with what was pooled",
+    "CalledTwice": "layers that are called twice, a product of branches",
+    "Shuffle": "slices, joins, views and transpositions of channels",
+    "BareScale": "parameters of no layer",
+    "Tied": "parameters of two layers",
+    "Functional": "pools, pads, resizing and activations by functions, methods and operators",
+    "SeveralInputs": "an image and numbers, layers without positions",
+    "Temporal": "kernels over time: long, grouped, depthwise, strided, padded",
+    "UNet": "norms by instance, slopes by channel, upsampling, outputs at all times",
+    "Volumes": "three axes, channels and positions flattened into one",
+    "Attention": "products of matrices, norms by layer, softmax",
+    "Words": "whole numbers in, an embedding, axes that change places",
+}
+
 NETS: dict[str, Case] = {case.name: case for case in (*CASES, *CHOICES)}
+
+
+def rows(every: Iterable[Case | str], telling: Collection[str] = tuple(TELLING)) -> list[Any]:
+    """Parameters of a test for all of `every`, of which those that are not `telling` are long."""
+    names = [(one if isinstance(one, str) else one.name, one) for one in every]
+    assert any(name in telling for name, _ in names), "a test must run on something every time"
+    return [
+        pytest.param(one, id=name, marks=() if name in telling else pytest.mark.long)
+        for name, one in names
+    ]

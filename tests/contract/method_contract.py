@@ -4,6 +4,9 @@ Override the fixture `settings` with the record of the method. A method whose de
 drawn from [0, 1] overrides `draw` and `draw_smooth` too, one that does not know some structure
 narrows `cases`, one with bit-widths that some hardware lacks narrows `models`, one that rounds
 values, so that a sum in another order changes more than its last bits, sets `precision`.
+
+What is promised of every net is looked at in all `cases`, everything else in those that are
+`telling`, and in the others with `-m long`.
 """
 
 from __future__ import annotations
@@ -28,10 +31,16 @@ from plinio_sweep.methods import METHODS
 from plinio_sweep.methods.search import PARAMETER_GROUPS, Method, ParameterGroup, Search, Theta
 from plinio_sweep.train.sealed import seal, unseal
 from plinio_sweep.train.state import load_net_state, net_state
-from tests.nets import CASES, NETS, Case
+from tests.nets import CASES, NETS, TELLING, Case, rows
 
 COSTS: dict[str, CostModel] = {"params": params, "macs": macs, "size": size_bits}
 LAYERS = ("conv", "linear")
+# What is promised of every method and every net.
+PROMISED = (
+    "test_loads_a_checkpoint_of_the_seed",
+    "test_an_exported_net_computes_what_the_search_computes",
+    "test_an_exported_net_costs_what_the_search_promised",
+)
 Module = TypeVar("Module", bound=nn.Module)
 # Every model there is, for nets that are left in float.
 EVERY_MODEL: dict[str, CostModel] = {
@@ -142,6 +151,8 @@ class MethodContract:
 
     cases: ClassVar[tuple[Case, ...]] = CASES
     draws: ClassVar[int] = 5  # random settings of the decisions, beside all-zero
+    promised: ClassVar[tuple[str, ...]] = PROMISED  # rows that run on all nets every time
+    telling: ClassVar[tuple[str, ...]] = tuple(TELLING)  # nets of the other rows
     few: ClassVar[tuple[str, ...]] = ("Residual", "Shuffle", "Attention", "SeveralInputs")
     models: ClassVar[dict[str, CostModel]] = EVERY_MODEL
     precision: ClassVar[torch.dtype] = torch.float32  # in which outputs are compared
@@ -159,7 +170,15 @@ class MethodContract:
     @classmethod
     def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
         if "case" in metafunc.fixturenames:
-            metafunc.parametrize("case", cls.cases, ids=[case.name for case in cls.cases])
+            row = metafunc.function.__name__
+            cases = cls.cases_of(row)
+            always = [case.name for case in cases] if row in cls.promised else cls.telling
+            metafunc.parametrize("case", rows(cases, always))
+
+    @classmethod
+    def cases_of(cls, row: str) -> tuple[Case, ...]:
+        """The nets that a row of the suite takes."""
+        return cls.cases
 
     @classmethod
     def some(cls) -> list[Case]:

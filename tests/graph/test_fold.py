@@ -14,7 +14,7 @@ from plinio_sweep.graph.trace import trace
 from plinio_sweep.methods.pit import PIT
 from tests.contract.method_contract import assert_close, outputs
 from tests.graph.expected import FOLDED
-from tests.nets import CASES, Case, randomize
+from tests.nets import CASES, Case, randomize, rows
 from tests.zoo.images import CalledTwice
 
 SIGNAL = (torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0)),)
@@ -37,7 +37,7 @@ def layer_and_norm(layer: nn.Module, norm: nn.Module) -> nn.Module:
     return net.eval()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", rows(CASES))
 def test_folding_and_unfolding_change_no_output_of_the_zoo(case: Case) -> None:
     net = case.build()
     small, found = folded(net, case.inputs())

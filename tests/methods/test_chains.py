@@ -14,6 +14,8 @@ class TestPITOnChoices(MethodContract):
     """Choices are sums of all their branches to PIT, and stay open."""
 
     cases = FEW_CHOICES
+    promised = ()
+    telling = ("Nested", "NormBehind")
     few = ("Nested",)
     draws = 1
 

@@ -16,7 +16,7 @@ from plinio_sweep.methods.pit import GATES, PIT, Gate, PITSettings
 from plinio_sweep.methods.search import Search
 from tests.contract.method_contract import MethodContract, Opened, assert_close, outputs
 from tests.graph.expected import FOLDED, KERNELS
-from tests.nets import CASES, NETS, Case
+from tests.nets import CASES, NETS, Case, rows
 from tests.zoo.images import Head
 
 IMAGE = (3, 8, 8)
@@ -39,6 +39,7 @@ class TestNormGate(PITContract):
 
 
 class TestConsumerGate(PITContract):
+    promised = ()
     cases = tuple(
         NETS[name]
         for name in (
@@ -57,8 +58,9 @@ class TestConsumerGate(PITContract):
 
 class TestKernelsAlone(PITContract):
     cases = tuple(NETS[name] for name in (*KERNELS, "Residual"))
+    promised = ()
+    telling = ("Paddings", "PaddedBefore", "Temporal", "Residual")
     few = ("Causal", "PaddedBefore")  # with something to decide
-    compiled = ("PaddedBefore",)
 
     @pytest.fixture
     def settings(self) -> PITSettings:
@@ -67,7 +69,8 @@ class TestKernelsAlone(PITContract):
 
 class TestChannelsAlone(PITContract):
     cases = tuple(NETS[name] for name in ("chain", "PaddedBefore", "Temporal"))
-    compiled = ("PaddedBefore",)
+    promised = ()
+    telling = ("Temporal",)
     draws = 2
 
     @pytest.fixture
@@ -83,8 +86,8 @@ class TestFolded(PITContract):
             *("TwoResolutions", "Unused", "Causal", "Temporal", "Volumes"),
         )
     )
+    promised = ()
     draws = 2
-    compiled = ("Residual",)
 
     @pytest.fixture
     def settings(self) -> PITSettings:
@@ -164,7 +167,7 @@ def test_a_removed_channel_returns_with_the_consumer_gate_only() -> None:
 
 
 @pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", rows(CASES))
 def test_open_masks_change_no_bit_and_have_finite_gradients(case: Case, gate: Gate) -> None:
     search = PIT(case.build(), params, input_example=case.inputs(), gate=gate)
     overrides = search.overrides(search.theta())

@@ -32,6 +32,7 @@ class OnChoices(MethodContract):
     """The contract on nets that have something to choose."""
 
     cases = CHOICES
+    telling = tuple(case.name for case in FEW_CHOICES)
     few = ("Nested", "ChoicesOfInputs")
     draws = 1
 
@@ -68,6 +69,8 @@ class TestGumbel(OnChoices):
 
 class TestSoftmax(OnChoices):
     cases = FEW_CHOICES
+    promised = ()
+    telling = ("Nested", "NormBehind")
 
     @pytest.fixture
     def settings(self) -> SuperNetSettings:
@@ -78,6 +81,8 @@ class TestHard(OnChoices):
     """One branch is taken from the start: the first of each, as long as all are alike."""
 
     cases = FEW_CHOICES
+    promised = ()
+    telling = ("Nested", "NormBehind")
 
     def test_starts_as_the_seed(self, settings: SuperNetSettings, case: Case) -> None:
         search = self.open(settings, case)

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from plinio_sweep.methods.mps import MPS
-from tests.nets import NETS, Case
+from tests.nets import NETS, TELLING, Case
 
 BATCH = 32
 # Operations of these have no integer form, for the reason that is found in the error.
@@ -41,6 +41,8 @@ INTEGERS = {
     for name, case in NETS.items()
     if name not in FLOATS and case.make.__module__ != "tests.zoo.choices"
 }
+# Of these, besides those of the zoo that tell most, one with a table and a pool of largest values.
+TELLING_INTEGERS = (*TELLING, "chain")
 
 
 def export(

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from plinio_sweep.ship.integer import integerize
-from tests.nets import NETS, Case
+from tests.nets import NETS, Case, rows
 from tests.ship.compiled import Compiled, needs_gcc
 from tests.ship.integer_nets import Codes, items
-from tests.ship.quantized import INTEGERS, export
+from tests.ship.quantized import INTEGERS, TELLING_INTEGERS, export
 
 NUM_ITEMS = 64
 
@@ -31,7 +31,7 @@ def both(
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", INTEGERS)
+@pytest.mark.parametrize("name", rows(INTEGERS, TELLING_INTEGERS))
 def test_c_computes_what_the_reference_does(name: str, tmp_path: Path) -> None:
     expected, found = both(INTEGERS[name], tmp_path, (0, 2, 4, 8), (8,))
 

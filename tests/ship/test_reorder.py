@@ -12,7 +12,8 @@ from plinio_sweep.ship.packed import pack_program
 from plinio_sweep.ship.program import Conv, Program
 from plinio_sweep.ship.reference import IntegerNet
 from plinio_sweep.ship.reorder import reorder
-from tests.ship.quantized import INTEGERS, export
+from tests.nets import rows
+from tests.ship.quantized import INTEGERS, TELLING_INTEGERS, export
 
 
 def unsorted(program: Program) -> set[str]:
@@ -39,7 +40,7 @@ def mixed(program: Program, seed: int = 0) -> Program:
     return replace(program, constants=constants)
 
 
-@pytest.mark.parametrize("name", INTEGERS)
+@pytest.mark.parametrize("name", rows(INTEGERS, TELLING_INTEGERS))
 def test_sorted_channels_change_no_bit_of_any_net(name: str) -> None:
     net, inputs = export(INTEGERS[name], seed=2)
     for program in (lower(net, inputs).program, mixed(lower(net, inputs).program)):

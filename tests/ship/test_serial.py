@@ -20,7 +20,7 @@ from plinio_sweep.methods.search import Method
 from plinio_sweep.methods.supernet import SuperNetSettings
 from plinio_sweep.ship.allowed import classes, functions, methods
 from plinio_sweep.ship.serial import describe_net, read_net, rebuild_net
-from tests.nets import CASES, CHOICES, NETS, SIGNAL, Case
+from tests.nets import CASES, CHOICES, NETS, SIGNAL, TELLING, Case, rows
 
 FOREIGN = ("own_forward", "parametrized")  # layers that only their study can make again
 
@@ -60,7 +60,11 @@ def assert_same(net: nn.Module, again: nn.Module, inputs: tuple[Tensor, ...]) ->
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in (*CASES, *CHOICES) if c.name not in FOREIGN], ids=lambda case: case.name
+    "case",
+    rows(
+        [case for case in (*CASES, *CHOICES) if case.name not in FOREIGN],
+        (*TELLING, "Nested", "NormBehind"),
+    ),
 )
 def test_a_net_comes_back_with_the_same_bits(case: Case) -> None:
     net = export(case, method_for(case))
