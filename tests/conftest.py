@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+from tests.examples import WIDE
 from tests.s3 import Server, serving
 from tests.terminal import NAME, Done, run, write_study
 
@@ -89,6 +91,13 @@ def s3() -> Iterator[Server]:
     pytest.importorskip("moto")
     with serving() as server:
         yield server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With `-m long`, properties are tried on all their examples: before they are defined."""
+    if "not long" not in config.option.markexpr:
+        hypothesis.settings.register_profile(WIDE, hypothesis.settings.default)
+        hypothesis.settings.load_profile(WIDE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from costs import macs, params, size_bits
@@ -15,19 +15,19 @@ from plinio_sweep.methods.pit import GATES, Gate, PITSettings
 from plinio_sweep.methods.search import Method
 from plinio_sweep.methods.supernet import SuperNetSettings
 from tests.contract.method_contract import assert_close, outputs
+from tests.examples import heavy
 from tests.nets import randomize
 from tests.zoo.programs import Program, programs
 
 COSTS = {"params": params, "macs": macs, "size_bits": size_bits}
 SEEDS = st.integers(0, 9)
 SHIFTS = st.sampled_from((-1.0, -0.2, 0.0, 0.3))
-many = settings(
-    max_examples=50,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+PLAIN = {
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    "suppress_health_check": list(HealthCheck),
+}
 
 
 def check(
@@ -62,7 +62,7 @@ def check(
 
 
 @pytest.mark.parametrize("gate", GATES)
-@many
+@heavy(50, **PLAIN)
 @given(program=programs(), seed=SEEDS, shift=SHIFTS)
 def test_a_pruned_random_net_computes_and_costs_what_the_search_said(
     gate: Gate, program: Program, seed: int, shift: float
@@ -70,7 +70,7 @@ def test_a_pruned_random_net_computes_and_costs_what_the_search_said(
     check(PITSettings(gate=gate), program, seed, shift)
 
 
-@many
+@heavy(50, **PLAIN)
 @given(program=programs(length=7, choices=True), seed=SEEDS, shift=SHIFTS)
 def test_a_decided_random_net_does_and_is_pruned_after_that(
     program: Program, seed: int, shift: float
@@ -80,7 +80,7 @@ def test_a_decided_random_net_does_and_is_pruned_after_that(
 
 
 @pytest.mark.parametrize("per", PER)
-@settings(many, max_examples=25)
+@heavy(25, **PLAIN)
 @given(program=programs(), seed=SEEDS)
 def test_a_rounded_random_net_computes_and_costs_what_the_search_said(
     per: Per, program: Program, seed: int

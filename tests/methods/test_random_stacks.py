@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from costs import macs, params
 from plinio_sweep.methods.pit import PIT, PITSettings
 from tests.contract.method_contract import assert_close, count_macs, outputs
+from tests.examples import heavy
 from tests.nets import randomize
 from tests.zoo.stacks import LENGTH, Stack, stacks
 
@@ -19,8 +20,8 @@ RECORDS = (
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=["both", "taps", "folded"])
-@settings(
-    max_examples=60,
+@heavy(
+    60,
     deadline=None,
     derandomize=True,
     database=None,

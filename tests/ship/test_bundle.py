@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, fx, nn
@@ -24,6 +24,7 @@ from plinio_sweep.ship.bundle import write_bundle
 from plinio_sweep.ship.integer import integerize
 from plinio_sweep.ship.onnx import run_onnx
 from plinio_sweep.ship.reference import IntegerNet
+from tests.examples import heavy
 from tests.nets import NETS
 from tests.ship.compiled import needs_gcc
 from tests.ship.quantized import export
@@ -342,7 +343,7 @@ def test_what_a_bundle_does_not_hold_is_said(net: nn.Module, tmp_path: Path) -> 
     assert not (tmp_path / "c").exists()
 
 
-@settings(max_examples=60, deadline=None)
+@heavy(60, deadline=None)
 @given(data=st.data())
 def test_damaged_bundles_are_refused_in_one_sentence(
     data: st.DataObject, whole: Mapping[str, bytes], tmp_path_factory: pytest.TempPathFactory

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plinio_sweep.ship.c99 import object_sizes, write_c
 from plinio_sweep.ship.c99_calls import broadcast
 from plinio_sweep.ship.packing import packed_size
 from plinio_sweep.ship.program import INT32_MAX, Conv, Grid, Lookup, Program, words
+from tests.examples import heavy
 from tests.ship.compiled import Compiled, gcc, needs_gcc
 from tests.ship.integer_nets import Codes, Net, compute, items
 
@@ -221,7 +222,7 @@ def mixtures(draw: st.DrawFn) -> Program:
 
 
 @needs_gcc
-@settings(max_examples=40, deadline=None)
+@heavy(40, deadline=None)
 @given(convolutions())
 def test_layers_of_any_geometry(program: Program) -> None:
     inputs = items(program, 12)
@@ -230,7 +231,7 @@ def test_layers_of_any_geometry(program: Program) -> None:
 
 
 @needs_gcc
-@settings(max_examples=40, deadline=None)
+@heavy(40, deadline=None)
 @given(mixtures())
 def test_sums_products_and_pools_of_any_geometry(program: Program) -> None:
     inputs = items(program, 12)

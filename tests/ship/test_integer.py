@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +20,7 @@ from plinio_sweep.ship.builder import IntegerError
 from plinio_sweep.ship.integer import integerize
 from plinio_sweep.ship.program import Add, Conv, Move, Operation, restore
 from plinio_sweep.ship.reference import IntegerNet
+from tests.examples import heavy
 from tests.nets import NETS, rows
 from tests.ship.quantized import BATCH, FLOATS, INTEGERS, TELLING_INTEGERS, export
 
@@ -251,7 +252,7 @@ GEOMETRY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@heavy(40, deadline=None)
 @given(axes=st.integers(1, 3), geometry=GEOMETRY, seed=st.integers(0, 99))
 def test_convolutions_of_any_geometry(axes: int, geometry: dict[str, Any], seed: int) -> None:
     """Against the convolution of the codes in doubles, which holds them all exactly."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plinio_sweep.ship.integer import integerize
@@ -22,10 +22,12 @@ from plinio_sweep.ship.packed import (
 )
 from plinio_sweep.ship.program import Average, Conv, Program
 from plinio_sweep.ship.reference import IntegerNet
+from tests.examples import heavy
+from tests.nets import rows
 from tests.ship.programs import Builder, random_program
-from tests.ship.quantized import INTEGERS, export
+from tests.ship.quantized import INTEGERS, TELLING_INTEGERS, export
 
-few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+few = heavy(60, deadline=None, derandomize=True, database=None)
 
 
 def written(program: Program) -> tuple[dict[str, Any], bytes]:
@@ -186,7 +188,7 @@ JUNK = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@heavy(200, deadline=None, derandomize=True, database=None)
 @given(data=st.data(), again=st.booleans())
 def test_an_altered_description_is_refused(
     files: tuple[dict[str, Any], bytes], data: Any, again: bool
@@ -216,7 +218,7 @@ def test_an_altered_description_is_refused(
 # -- real nets ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", INTEGERS)
+@pytest.mark.parametrize("name", rows(INTEGERS, TELLING_INTEGERS))
 def test_every_net_comes_back(name: str) -> None:
     net, inputs = export(INTEGERS[name])
     integers = integerize(net, inputs)

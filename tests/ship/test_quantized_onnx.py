@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plinio_sweep.ship.integer import integerize
@@ -20,8 +20,10 @@ from plinio_sweep.ship.onnx import run_onnx
 from plinio_sweep.ship.program import Lookup, Program
 from plinio_sweep.ship.quantized_onnx import export_qdq
 from plinio_sweep.ship.reference import IntegerNet
+from tests.examples import heavy
+from tests.nets import rows
 from tests.ship.programs import Builder, quantize, random_program, run_exactly
-from tests.ship.quantized import INTEGERS, export
+from tests.ship.quantized import INTEGERS, TELLING_INTEGERS, export
 
 pytestmark = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")),
@@ -125,7 +127,7 @@ def test_one_operation_gives_the_same_codes(kind: str, plain: bool, tmp_path: Pa
             assert wrong == 0  # wider codes are rounded otherwise now and then
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@heavy(60, deadline=None, derandomize=True, database=None)
 @given(seed=st.integers(0, 10**6), plain=st.booleans())
 def test_a_whole_net_gives_the_same_codes(
     seed: int, plain: bool, tmp_path_factory: pytest.TempPathFactory
@@ -134,7 +136,7 @@ def test_a_whole_net_gives_the_same_codes(
     compare(builder, program, tmp_path_factory.mktemp("net") / "model.onnx")
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@heavy(60, deadline=None, derandomize=True, database=None)
 @given(seed=st.integers(0, 10**6))
 def test_integer_kernels_give_the_same_codes(
     seed: int, tmp_path_factory: pytest.TempPathFactory
@@ -224,7 +226,7 @@ def assert_every_operation_agrees(integers: IntegerNet, inputs: Any, path: Path)
             assert torch.equal(found.argmax(1), exact.argmax(1))
 
 
-@pytest.mark.parametrize("name", INTEGERS)
+@pytest.mark.parametrize("name", rows(INTEGERS, TELLING_INTEGERS))
 def test_every_net_decides_as_its_integers(name: str, tmp_path: Path) -> None:
     net, inputs = export(INTEGERS[name])
     assert_every_operation_agrees(integerize(net, inputs), inputs, tmp_path / "model.onnx")

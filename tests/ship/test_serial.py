@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
@@ -20,6 +20,7 @@ from plinio_sweep.methods.search import Method
 from plinio_sweep.methods.supernet import SuperNetSettings
 from plinio_sweep.ship.allowed import classes, functions, methods
 from plinio_sweep.ship.serial import describe_net, read_net, rebuild_net
+from tests.examples import heavy
 from tests.nets import CASES, CHOICES, NETS, SIGNAL, TELLING, Case, rows
 
 FOREIGN = ("own_forward", "parametrized")  # layers that only their study can make again
@@ -361,7 +362,7 @@ JUNK = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@heavy(200, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_altered_json_is_a_net_or_one_sentence(written: tuple[bytes, bytes], data: Any) -> None:
     description = json.loads(written[0])
@@ -383,7 +384,7 @@ def test_altered_json_is_a_net_or_one_sentence(written: tuple[bytes, bytes], dat
         assert_only_allowed(net)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@heavy(200, deadline=None, derandomize=True, database=None)
 @given(data=st.data(), second=st.booleans(), cut=st.booleans())
 def test_altered_bytes_are_a_net_or_one_sentence(
     written: tuple[bytes, bytes], data: Any, second: bool, cut: bool
