@@ -13,7 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from costs import size_bytes
-from plinio_sweep import LogUniform, Phase, Recipe, Space, Splits, Sweep, Task, accuracy
+from plinio_sweep import (
+    LogUniform,
+    Phase,
+    Recipe,
+    Space,
+    Splits,
+    Sweep,
+    Task,
+    accuracy,
+    magnitude,
+    uniform,
+)
 from plinio_sweep.train.recipe import cosine
 
 
@@ -80,5 +91,6 @@ sweep = Sweep(
     ),
     pressure=size_bytes,
     objectives=("-accuracy", "size_bytes"),
+    baselines=(*uniform(8, 4, 2), *magnitude(0.25, 0.5, 0.75)),
     trials=24,
 )
