@@ -24,6 +24,7 @@ from costs.measured import lut
 from costs.mpic import mpic_cycles, mpic_energy
 from costs.ne16 import ne16_cycles
 from costs.spec import CostModel, LayerSpec, Scalar, cost, expected, total
+from costs.stack import stacked
 
 COUNTS: Mapping[str, CostModel] = MappingProxyType(
     {model.name: model for model in (params, macs, size_bits, size_bytes)}
@@ -60,6 +61,7 @@ __all__ = [
     "peak_activation_bytes",
     "size_bits",
     "size_bytes",
+    "stacked",
     "strict",
     "sum_of",
     "total",

@@ -47,6 +47,11 @@ class Composed:
         return self.models[0].peak
 
     @property
+    def stacks(self) -> bool:
+        """Whether all of the models do."""
+        return all(model.stacks for model in self.models)
+
+    @property
     def combine(self) -> Combine:
         """As in the models."""
         return self.models[0].combine

@@ -2,7 +2,7 @@
 
 Each is one formula for convolutions over any number of axes (grouped and depthwise ones too),
 linear layers and affine ones. Shapes: a count is a number, or broadcasts over `X` input bit-widths
-`(X, 1)` and `W` weight bit-widths `(1, W)`.
+`(X, 1)` and `W` weight bit-widths `(1, W)`, and over the layers of a stack.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _num_scales(layer: LayerSpec) -> Scalar:
     return layer.cout if rounds else 0
 
 
-@cost(unit="parameter", once=True)
+@cost(unit="parameter", once=True, stacks=True)
 def params(layer: LayerSpec) -> Scalar:
     """Weights and biases, scales and shifts [parameter].
 
@@ -61,7 +61,7 @@ def params(layer: LayerSpec) -> Scalar:
     return layer.num_weights + layer.num_biases
 
 
-@cost(unit="MAC", covers=has_known_work)
+@cost(unit="MAC", stacks=True, covers=has_known_work)
 def macs(layer: LayerSpec) -> Scalar:
     """Multiply-accumulate operations of one call [MAC]; adding a bias is not one.
 
@@ -72,7 +72,7 @@ def macs(layer: LayerSpec) -> Scalar:
     return layer.positions * layer.num_weights
 
 
-@cost(unit="operation", covers=has_known_work)
+@cost(unit="operation", stacks=True, covers=has_known_work)
 def ops(layer: LayerSpec) -> Scalar:
     """Operations of one call: a multiply-accumulate is one, the addition of a bias another.
 
@@ -83,7 +83,7 @@ def ops(layer: LayerSpec) -> Scalar:
     return layer.positions * (layer.num_weights + layer.num_biases)
 
 
-@cost(unit="bit operation", covers=has_known_work)
+@cost(unit="bit operation", stacks=True, covers=has_known_work)
 def bit_ops(layer: LayerSpec) -> Scalar:
     """Multiply-accumulates times the bit-widths of both factors; biases left out.
 
@@ -101,7 +101,7 @@ def bit_ops(layer: LayerSpec) -> Scalar:
     return layer.positions * x_bits * _weight_bits(layer)
 
 
-@cost(unit="bit", once=True)
+@cost(unit="bit", once=True, stacks=True)
 def size_bits(layer: LayerSpec) -> Scalar:
     """Memory of the parameters at their bit-widths, without padding [bit].
 
@@ -116,7 +116,7 @@ def size_bits(layer: LayerSpec) -> Scalar:
     return _weight_bits(layer) + FLOAT_BITS * layer.num_biases + SCALE_BITS * _num_scales(layer)
 
 
-@cost(unit="byte", once=True)
+@cost(unit="byte", once=True, stacks=True)
 def size_bytes(layer: LayerSpec) -> Scalar:
     """Memory of the parameters, the weights of each layer packed into whole bytes [byte].
 
@@ -131,7 +131,7 @@ def size_bytes(layer: LayerSpec) -> Scalar:
     return ste.ceil_div(_weight_bits(layer), BITS_PER_BYTE) + words / BITS_PER_BYTE
 
 
-@cost(unit="byte", peak=True, covers=is_moment)
+@cost(unit="byte", peak=True, stacks=True, covers=is_moment)
 def peak_activation_bytes(moment: LayerSpec) -> Scalar:
     """Live activations while one operation runs [byte]; of a net, the most at any moment.
 

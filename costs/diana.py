@@ -52,12 +52,13 @@ def side_by_side(costs: Tensor, probability: Tensor) -> Tensor:
     """The time of the slower array: a maximum over the widths of the weights.
 
     Args:
-        costs: `(X, W)` cycles of what runs at each width, or any shape that broadcasts to that of
-            `probability`.
-        probability: `(X, W)`, the share of each candidate.
+        costs: `(X, W)` or `(N, X, W)` cycles of what runs at each width, or any shape that
+            broadcasts to that of `probability`.
+        probability: `(X, W)` or `(N, X, W)`, the share of each candidate.
 
     Returns:
-        A 0-d tensor. Its slope is that of a smooth maximum, so that both arrays are balanced.
+        A 0-d tensor, or `(N,)`. Its slope is that of a smooth maximum, so that both arrays are
+        balanced.
 
     Example:
         >>> import torch
@@ -65,10 +66,12 @@ def side_by_side(costs: Tensor, probability: Tensor) -> Tensor:
         40.0
     """
     shares = costs * probability
-    return ste.largest(shares.reshape(-1, shares.shape[-1]).sum(0)) if shares.ndim else shares
+    if not shares.ndim:
+        return shares
+    return ste.largest(shares.sum(-2) if shares.ndim > 1 else shares)
 
 
-@cost(unit="cycle", covers=covers, combine=side_by_side)
+@cost(unit="cycle", stacks=True, covers=covers, combine=side_by_side)
 def diana_cycles(layer: LayerSpec) -> Scalar:
     """Cycles of one call on the array that the width of the weights stands for [cycle].
 
@@ -109,7 +112,7 @@ def _analog(layer: LayerSpec) -> Scalar:
     return work + layer.busy * layer.cin * (LANES * layer.taps)
 
 
-def _columns(layer: LayerSpec) -> int:
+def _columns(layer: LayerSpec) -> Scalar:
     """Output positions along the second axis; 1 for a linear layer."""
     return layer.out[1] if layer.kernel else 1
 

@@ -43,7 +43,7 @@ def covers(layer: LayerSpec) -> bool:
     return layer.op == "linear" or (layer.op == "conv" and len(layer.out) == 2)
 
 
-@cost(unit="cycle", covers=covers)
+@cost(unit="cycle", stacks=True, covers=covers)
 def gap8_cycles(layer: LayerSpec) -> Scalar:
     """Cycles of one call on the eight cores of GAP8 [cycle].
 

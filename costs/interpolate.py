@@ -18,7 +18,13 @@ Numbers = tuple[float, ...]
 
 
 @functools.lru_cache(maxsize=1024)
-def _constant(numbers: Numbers, dtype: torch.dtype, device: torch.device) -> Tensor:
+def constant(numbers: Numbers, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`(N,)` numbers as a tensor that is kept, not to be written to.
+
+    Example:
+        >>> constant((2.0, 4.0), torch.float32, torch.device("cpu"))
+        tensor([2., 4.])
+    """
     # Kept: a copy to the device for each layer and step would cost more than the arithmetic.
     with torch.inference_mode(False):  # else it could never be part of a gradient
         return torch.tensor(numbers, dtype=dtype, device=device)
@@ -44,7 +50,7 @@ def on_grid(knots: Sequence[Numbers], values: Numbers, points: Sequence[Tensor])
         6.0
     """
     like = points[0]
-    left = _constant(values, like.dtype, like.device).reshape([len(axis) for axis in knots])
+    left = constant(values, like.dtype, like.device).reshape([len(axis) for axis in knots])
     for axis in reversed(range(len(knots))):
         weights = _weights(points[axis], knots[axis])
         ahead = (1,) * axis
@@ -56,7 +62,7 @@ def _weights(point: Tensor, knots: Numbers) -> Tensor:
     """`(P, N)` weights of the knots of one axis: those of the two around a point add up to 1."""
     if len(knots) == 1:
         return torch.ones_like(point)[..., None]
-    places = _constant(knots, point.dtype, point.device)
+    places = constant(knots, point.dtype, point.device)
     index = torch.bucketize(point.detach(), places[1:-1])
     start, end = places[index], places[index + 1]
     share = ((point - start) / (end - start))[..., None]

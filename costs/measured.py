@@ -70,6 +70,11 @@ class Measured:
         return False
 
     @property
+    def stacks(self) -> bool:
+        """The row of a layer depends on its name and sizes."""
+        return False
+
+    @property
     def combine(self) -> Combine:
         """The expectation over candidates."""
         return expected

@@ -49,7 +49,7 @@ def covers(layer: LayerSpec) -> bool:
     return layer.op in ("conv", "linear")
 
 
-@cost(unit="cycle", covers=covers)
+@cost(unit="cycle", stacks=True, covers=covers)
 def mpic_cycles(layer: LayerSpec) -> Scalar:
     """Cycles of one call on MPIC [cycle].
 
@@ -65,7 +65,7 @@ def mpic_cycles(layer: LayerSpec) -> Scalar:
     return work * _cycles_per_mac(layer.x_bits, layer.w_bits)
 
 
-@cost(unit="joule", covers=covers)
+@cost(unit="joule", stacks=True, covers=covers)
 def mpic_energy(layer: LayerSpec) -> Scalar:
     """Energy of one call on MPIC at 250 MHz [joule].
 

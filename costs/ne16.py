@@ -23,8 +23,6 @@ References:
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from costs import ste
@@ -58,7 +56,7 @@ def covers(layer: LayerSpec) -> bool:
     return layer.op == "conv" and not searched and layer.kernel in known
 
 
-@cost(unit="cycle", covers=covers)
+@cost(unit="cycle", stacks=True, covers=covers)
 def ne16_cycles(layer: LayerSpec) -> Scalar:
     """Cycles of one call on NE16 [cycle].
 
@@ -75,7 +73,9 @@ def ne16_cycles(layer: LayerSpec) -> Scalar:
         2043.0
     """
     check_bits(ne16_cycles.name, layer, w=WEIGHT_BITS, x=ACTIVATION_BITS)
-    spatial_tiles = math.prod(math.ceil(size / TILE) for size in layer.out)
+    spatial_tiles: Scalar = 1
+    for size in layer.out:
+        spatial_tiles = spatial_tiles * ste.ceil_div(size, TILE)
     if layer.depthwise:
         tiles = ste.ceil_div(layer.cout, DEPTHWISE_OUTPUTS)
         cycles = DEPTHWISE * tiles + layer.cout * (layer.w_bits + 2)

@@ -3,11 +3,12 @@
 Shapes: every count and every bit-width is a number or a 0-d tensor, or a tensor that broadcasts
 over a grid of candidates: `X` candidate bit-widths of the input activations lie along `(X, 1)`, `W`
 candidate bit-widths of the weights along `(1, W)`, so that a cost is `(X, W)`, one value per pair.
+A model that `stacks` takes `N` layers of one kind at once, too, which lie along one more axis in
+front: `(N, 1, 1)`, `(N, X, 1)`, `(N, 1, W)`; see `costs/stack.py`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
@@ -42,7 +43,8 @@ class LayerSpec:
         cin: Live input channels.
         cout: Live output channels.
         kernel: Live taps per axis; empty for a linear layer.
-        out: Output positions per axis; `(T,)` for a linear layer on `(B, T, C)`.
+        out: Output positions per axis; `(T,)` for a linear layer on `(B, T, C)`. Whole numbers, but
+            in a stack `(N, 1, 1)` tensors, as in `stride`.
         stride: Steps per axis; empty for a linear layer.
         groups: Channel groups of a convolution.
         depthwise: Whether each output channel sees one input channel.
@@ -67,8 +69,8 @@ class LayerSpec:
     cin: Scalar
     cout: Scalar
     kernel: tuple[Scalar, ...] = ()
-    out: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
+    out: tuple[Scalar, ...] = ()
+    stride: tuple[Scalar, ...] = ()
     groups: Scalar = 1
     depthwise: bool = False
     bias: bool = True
@@ -127,15 +129,12 @@ class LayerSpec:
     @property
     def taps(self) -> Scalar:
         """Taps of the whole kernel; 1 for a layer without one."""
-        product: Scalar = 1
-        for taps in self.kernel:
-            product = product * taps
-        return product
+        return _product(self.kernel)
 
     @property
-    def positions(self) -> int:
+    def positions(self) -> Scalar:
         """Output positions over all axes; 1 for a layer without axes."""
-        return math.prod(self.out)
+        return _product(self.out)
 
     @property
     def num_weights(self) -> Scalar:
@@ -151,6 +150,13 @@ class LayerSpec:
     def num_biases(self) -> Scalar:
         """Stored biases, or shifts of an "affine": one for each output channel, or none."""
         return self.cout if self.bias and self.op in ("conv", "linear", "affine") else 0
+
+
+def _product(factors: tuple[Scalar, ...]) -> Scalar:
+    product: Scalar = 1
+    for factor in factors:
+        product = product * factor
+    return product
 
 
 @runtime_checkable
@@ -177,6 +183,11 @@ class CostModel(Protocol):
         """Whether it rates moments, and a net costs what its dearest moment costs."""
         ...
 
+    @property
+    def stacks(self) -> bool:
+        """Whether it takes a stack of layers, too: faster, where nothing depends on one of them."""
+        ...
+
     def covers(self, layer: LayerSpec, /) -> bool:
         """Whether the model knows such layers; it takes the others to be free."""
         ...
@@ -187,7 +198,10 @@ class CostModel(Protocol):
 
     @property
     def combine(self) -> Combine:
-        """Makes one 0-d cost out of the costs of all candidates and the share of each."""
+        """Makes one cost out of those of all candidates and the share of each.
+
+        0-d out of `(X, W)`; of a model that `stacks` also `(N,)` out of `(N, X, W)`.
+        """
         ...
 
 
@@ -200,17 +214,19 @@ def expected(costs: Tensor, probability: Tensor) -> Tensor:
     """The expectation of a cost: the sum of `costs * probability`.
 
     Args:
-        costs: `(X, W)`, or any shape that broadcasts to that of `probability`.
-        probability: `(X, W)`, the share of each candidate.
+        costs: `(X, W)` or `(N, X, W)`, or any shape that broadcasts to that of `probability`.
+        probability: `(X, W)` or `(N, X, W)`, the share of each candidate.
 
     Returns:
-        A 0-d tensor, in the unit of `costs`.
+        A 0-d tensor, or `(N,)`, in the unit of `costs`.
 
     Example:
         >>> expected(torch.tensor([2.0, 8.0]), torch.tensor([0.5, 0.5])).item()
         5.0
     """
     shares = costs * probability
+    if shares.ndim > 2:
+        return shares.sum((-2, -1))
     return shares.sum() if shares.ndim else shares
 
 
@@ -236,6 +252,7 @@ class Formula:
     unit: str
     once: bool
     peak: bool
+    stacks: bool
     covers: Covers
     combine: Combine
 
@@ -271,6 +288,7 @@ def cost(
     unit: str,
     once: bool = False,
     peak: bool = False,
+    stacks: bool = False,
     covers: Covers = every_layer,
     combine: Combine = expected,
 ) -> Callable[[LayerFunction], Formula]:
@@ -280,6 +298,9 @@ def cost(
         unit: Unit of the value, in the singular.
         once: Whether the cost is storage, counted for the first call of a module only.
         peak: Whether the function rates moments; the largest one is then the cost of a net.
+        stacks: Whether the function, `covers` and `combine` also take stacks of layers, as all that
+            is plain arithmetic does. Costs of a search are then faster. A function that looks at
+            the name of a layer or compares its sizes does not.
         covers: Tells which layers the function knows; the others are free, and listed by name.
         combine: How the costs of candidates become one; the expectation unless candidates run side
             by side.
@@ -300,7 +321,13 @@ def cost(
 
     def decorate(function: LayerFunction) -> Formula:
         return Formula(
-            function=function, unit=unit, once=once, peak=peak, covers=covers, combine=combine
+            function=function,
+            unit=unit,
+            once=once,
+            peak=peak,
+            stacks=stacks,
+            covers=covers,
+            combine=combine,
         )
 
     return decorate
@@ -313,7 +340,8 @@ def total(model: CostModel, layers: Iterable[tuple[LayerSpec, Tensor]]) -> Tenso
         model: The cost model. If it counts `once`, repeated calls of a module are left out; with
             `peak`, the largest cost counts instead of the sum.
         layers: Each call with the share of its candidates: `(X, W)`, or 0-d where there is nothing
-            to choose. For a model with `peak`: each moment.
+            to choose. For a model with `peak`: each moment. Some of them may be stacks, with
+            shares `(N, X, W)`, where the model takes them.
 
     Returns:
         A 0-d floating tensor in the unit of `model`, differentiable with respect to the counts and
@@ -338,7 +366,7 @@ def total(model: CostModel, layers: Iterable[tuple[LayerSpec, Tensor]]) -> Tenso
     ]
     if not terms:
         return torch.zeros((), dtype=torch.float64)
-    joined = torch.stack(terms)
+    joined = torch.cat([term.reshape(-1) for term in terms])
     return ste.largest(joined) if model.peak else joined.sum()
 
 
@@ -363,7 +391,7 @@ def _combined(model: CostModel, layer: LayerSpec, probability: Tensor) -> Tensor
             "share of every pair of bit-widths."
         )
     term = model.combine(value, probability)
-    if term.shape != ():
+    if term.shape != probability.shape[:-2]:
         raise ValueError(
             f"`combine` must return one number, but got {tuple(term.shape)=} of {model.name!r} in "
             f"layer {layer.name!r}; sum over the candidates."

@@ -171,10 +171,10 @@ def largest(x: Tensor) -> Tensor:
     the unit of `x`.
 
     Args:
-        x: `(N,)`, none of them negative.
+        x: `(..., N)`, none of them negative.
 
     Returns:
-        A 0-d tensor.
+        `(...)`: a 0-d tensor of `(N,)`.
 
     Example:
         >>> x = torch.tensor([10.0, 9.0, 1.0], requires_grad=True)
@@ -184,7 +184,7 @@ def largest(x: Tensor) -> Tensor:
         [0.69, 0.31, 0.0]
     """
     values = x.detach()
-    top = values.amax()
+    top = values.amax(-1, keepdim=True)
     scale = top.clamp(min=torch.finfo(x.dtype).tiny)
-    weights = torch.softmax(SHARPNESS * values / scale, 0)
-    return _straight_through((weights * x).sum(), top)
+    weights = torch.softmax(SHARPNESS * values / scale, -1)
+    return _straight_through((weights * x).sum(-1), top.squeeze(-1))

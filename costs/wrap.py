@@ -35,6 +35,11 @@ class Wrapper(ABC):
         return self.model.peak
 
     @property
+    def stacks(self) -> bool:
+        """As in the model."""
+        return self.model.stacks
+
+    @property
     def combine(self) -> Combine:
         """As in the model."""
         return self.model.combine

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from costs import CostModel, LayerSpec, Scalar, params, total
+from costs import CostModel, LayerSpec, Scalar, params, stacked, total
 from plinio_sweep.graph.labels import Labelling
 from plinio_sweep.graph.memory import Memory
 from plinio_sweep.graph.nodes import tensors
@@ -190,11 +190,14 @@ class Search(nn.Module, ABC):
         return self._totals(self.models, self.theta(hard=hard))
 
     def _totals(self, models: Mapping[str, CostModel], theta: Theta) -> dict[str, Tensor]:
-        peaks = any(model.peak for model in models.values())
-        moments = list(self.moments(theta)) if peaks else []
-        layers = list(self.layers(theta)) if not all(m.peak for m in models.values()) else []
+        kinds = {(model.peak, model.stacks) for model in models.values()}
+        calls: dict[tuple[bool, bool], list[tuple[LayerSpec, Tensor]]] = {}
+        for peak in {peak for peak, _ in kinds}:
+            calls[peak, False] = list(self.moments(theta) if peak else self.layers(theta))
+            if (peak, True) in kinds:
+                calls[peak, True] = stacked(calls[peak, False])
         return {
-            name: total(model, moments if model.peak else layers) for name, model in models.items()
+            name: total(model, calls[model.peak, model.stacks]) for name, model in models.items()
         }
 
     def _moments(

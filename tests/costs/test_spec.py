@@ -50,6 +50,7 @@ class Overhead:
     unit = "cycle"
     once = False
     peak = False
+    stacks = False
     combine = staticmethod(expected)
 
     def covers(self, layer: LayerSpec, /) -> bool:
