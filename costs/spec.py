@@ -86,22 +86,22 @@ class LayerSpec:
                 'use "other" for a module that no formula covers.'
             )
         for field in ("cin", "cout", "groups", "w_bits", "x_bits", "y_bits", "repeat"):
-            self._check(field, getattr(self, field))
+            if not _is_count(getattr(self, field)):
+                self._refuse(field)
         for field in ("kernel", "out", "stride"):
-            for value in getattr(self, field):
-                self._check(field, value)
+            if not all(map(_is_count, getattr(self, field))):
+                self._refuse(field)
         if not isinstance(self.groups, Tensor) and self.groups == 0 and not self.depthwise:
             raise ValueError(
                 f"`groups` must be above 0, but got groups={self.groups} in layer {self.name!r}; "
                 "set `depthwise=True` if each output channel sees one input channel."
             )
 
-    def _check(self, field: str, value: Scalar) -> None:
-        if not isinstance(value, Tensor) and not value >= 0:
-            raise ValueError(
-                f"`{field}` must not be negative, but got {field}={getattr(self, field)} in layer "
-                f"{self.name!r}; pass a count, or leave `{field}` out for its default."
-            )
+    def _refuse(self, field: str) -> None:
+        raise ValueError(
+            f"`{field}` must not be negative, but got {field}={getattr(self, field)} in layer "
+            f"{self.name!r}; pass a count, or leave `{field}` out for its default."
+        )
 
     @property
     def fan_in(self) -> Scalar:
@@ -150,6 +150,10 @@ class LayerSpec:
     def num_biases(self) -> Scalar:
         """Stored biases, or shifts of an "affine": one for each output channel, or none."""
         return self.cout if self.bias and self.op in ("conv", "linear", "affine") else 0
+
+
+def _is_count(value: Scalar) -> bool:
+    return isinstance(value, Tensor) or value >= 0
 
 
 def _product(factors: tuple[Scalar, ...]) -> Scalar:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,33 +34,33 @@ def calls_at(layout: Layout, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]
     counts = (layout.counts.to(live.dtype) @ live).unbind()
     wide = layout.channels_at_widths(theta["weights"].to(live.dtype), live)
     activations = theta["activations"].to(live.dtype)
-    x_bits = live.new_tensor(layout.x_bits)
-    expected = (x_bits @ activations).unbind()
-    sites = layout.sites
+    # One tensor for all layers: what is the same in all of them is looked at once.
+    x_bits, w_bits = live.new_tensor(layout.x_bits)[:, None], live.new_tensor(layout.widths)[None]
+    expected = (x_bits[:, 0] @ activations).unbind()
+    one, sites = live.new_ones(1, 1), layout.sites
     for row, cin, cout in zip(layout.table.rows, counts[::2], counts[1::2], strict=True):
         if row.spec.op == "other":
             yield row.spec, live.new_ones(())
             continue
-        written = sites.writes.get(row.node)
-        plan = None if written is None else sites.quantizers[written]
-        y_bits = row.spec.y_bits if plan is None else expected[plan.decision]
-        spec = replace(row.spec, cin=cin, cout=cout, y_bits=y_bits)
-        share = live.new_ones(1, 1)
-        rounded = row.name in wide
-        if rounded:
-            spec, share = _at_widths(layout, row, spec, wide[row.name], theta["weights"])
-        elif row.w_bits is not None:
+        given: dict[str, Any] = {"cin": cin, "cout": cout}
+        share = one
+        if (written := sites.writes.get(row.node)) is not None:
+            given["y_bits"] = expected[sites.quantizers[written].decision]
+        if row.name in wide:
+            given["w_bits"] = w_bits
+            given["cout"], share = _at_widths(layout, row, cout, wide[row.name], theta["weights"])
+            # A layer that is not rounded itself computes in floats, whatever it reads.
+            if (read := sites.reads.get(row.node)) is not None:
+                given["x_bits"] = x_bits
+                share = share * activations[:, sites.quantizers[read].decision, None]
+        if row.spec.depthwise:
+            given |= {"cin": given["cout"], "groups": given["cout"]}
+        elif row.separate:
+            given["groups"] = cin
+        spec = replace(row.spec, **given)
+        if row.w_bits is not None:
             spec = row.at_widths(spec, live[row.cout])
             share = share.expand(1, torch.as_tensor(spec.cout).shape[-1])
-        if spec.depthwise:
-            spec = replace(spec, cin=spec.cout, groups=spec.cout)
-        elif row.separate:
-            spec = replace(spec, groups=cin)
-        # A layer that is not rounded itself computes in floats, whatever it reads.
-        read = sites.reads.get(row.node) if rounded else None
-        if read is not None:
-            spec = replace(spec, x_bits=x_bits[:, None])
-            share = share * activations[:, sites.quantizers[read].decision, None]
         yield spec, share
 
 
@@ -83,15 +84,14 @@ def buffer_widths(layout: Layout, memory: Memory, theta: Theta) -> Tensor:
 
 
 def _at_widths(
-    layout: Layout, row: Row, spec: LayerSpec, wide: Tensor, weights: Tensor
-) -> tuple[LayerSpec, Tensor]:
-    """A layer at all its bit-widths, and the share of each.
+    layout: Layout, row: Row, cout: Tensor, wide: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The channels of a layer at all its bit-widths, and the share of each.
 
     Rows with bit-widths of their own make a layer of each width, all of them there; one decision
     for the whole layer makes candidates, one of them there.
     """
-    w_bits = wide.new_tensor(layout.widths)[None]
     if layout.per == "channel":
-        return replace(spec, cout=wide[None], w_bits=w_bits), torch.ones_like(wide[None])
+        return wide[None], torch.ones_like(wide[None])
     first = layout.decision[layout.rows.start[row.name]]
-    return replace(spec, w_bits=w_bits), weights[:, first].to(wide.dtype)[None]
+    return cout, weights[:, first].to(wide.dtype)[None]

@@ -49,10 +49,10 @@ def test_cost(method: str) -> None:
         F.cross_entropy(plain(inputs), target).backward()
         optimizer.step()
 
-    seconds, found = ratios({"plain": step, "costs": priced(search)}, "plain", rounds=9)
-    middle, low, high = found["costs"]
-    print(
-        f"\n{method}, {len(models)} models: {middle:.1%} ({low:.1%} to {high:.1%}) of a plain "
-        f"step of {seconds * 1e3:.0f} ms, both directions"
-    )
+    steps = {"plain": step, "forward": search.get_costs, "both directions": priced(search)}
+    seconds, found = ratios(steps, "plain", rounds=15)
+    print(f"\n{method}, {len(models)} models, of a plain step of {seconds * 1e3:.0f} ms:")
+    for name in ("forward", "both directions"):
+        middle, low, high = found[name]
+        print(f"  {middle:.2%} ({low:.2%} to {high:.2%}) {name}")
     assert len(search.get_costs()) == len(models)
