@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from costs import CostModel, LayerSpec, Scalar, total
+from costs import CostModel, LayerSpec, Scalar, stacked, total
 
 Formula = Callable[[LayerSpec], Scalar]
 
@@ -172,6 +172,7 @@ class CostContract:
         assert model.unit.strip()
         assert isinstance(model.once, bool)
         assert isinstance(model.peak, bool)
+        assert isinstance(model.stacks, bool)
 
     def test_whole_numbers_cost_what_counting_finds(
         self, model: CostModel, reference: Callable[[LayerSpec], float], layer: LayerSpec
@@ -206,6 +207,33 @@ class CostContract:
         chosen = total(model, [(replace(layer, x_bits=x_grid, w_bits=w_grid), probability)])
         pair = replace(layer, x_bits=self.x_bits[-1], w_bits=self.w_bits[0])
         assert chosen.item() == pytest.approx(_number(model(pair)), rel=1e-9)
+
+    @pytest.mark.parametrize("searched", [False, True], ids=["numbers", "bit_widths"])
+    def test_a_stack_costs_what_its_layers_cost_one_by_one(
+        self, model: CostModel, layer: LayerSpec, grid: tuple[Tensor, Tensor], searched: bool
+    ) -> None:
+        if not model.stacks:
+            pytest.skip("this model takes one layer at a time")
+        calls, leaves = [], []
+        for number, scale in enumerate((1.0, 0.57, 2.3)):
+            spec, own = self.relax(layer, scale)
+            share = _tensor(1.0)
+            if searched:
+                spec = replace(spec, cout=own["cout"] * grid[1] / 8, x_bits=grid[0], w_bits=grid[1])
+                share = (grid[0] + number) / grid[1]
+            out = tuple(size + 5 * number for size in spec.out)
+            calls.append((replace(spec, name=f"{number}", out=out), share))
+            leaves += list(own.values())
+        assert len(stacked(calls)) == 1
+        found = []
+        for costed in (calls, stacked(calls)):
+            value = total(model, costed)
+            slopes = [torch.zeros_like(leaf) for leaf in leaves]
+            if value.requires_grad:
+                kept = {"retain_graph": True, "materialize_grads": True}  # both share `cout`
+                slopes = list(torch.autograd.grad(value, leaves, **kept))
+            found.append(torch.stack([value.detach(), *slopes]))
+        torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
 
     @pytest.mark.parametrize("channels", [0.0, 0.3, 1.0, 15.5])
     def test_gradients_are_finite_at_the_edges(
