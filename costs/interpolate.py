@@ -9,6 +9,7 @@ References:
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -62,10 +63,21 @@ def _weights(point: Tensor, knots: Numbers) -> Tensor:
     """`(P, N)` weights of the knots of one axis: those of the two around a point add up to 1."""
     if len(knots) == 1:
         return torch.ones_like(point)[..., None]
-    places = constant(knots, point.dtype, point.device)
-    index = torch.bucketize(point.detach(), places[1:-1])
-    start, end = places[index], places[index + 1]
-    share = ((point - start) / (end - start))[..., None]
-    position = torch.arange(len(knots), device=point.device)
-    first = position == index[..., None]
-    return first * (1 - share) + first.roll(1, -1) * share
+    inner = constant(knots[1:-1], point.dtype, point.device)
+    intervals = constant(_intervals(knots), point.dtype, point.device)
+    # One look at a table, since costs are many small operations.
+    found = intervals.reshape(len(knots) - 1, -1)[torch.bucketize(point.detach(), inner)]
+    start, length, weights, changes = found.split([1, 1, len(knots), len(knots)], -1)
+    here: Tensor = weights + (point[..., None] - start) / length * changes
+    return here
+
+
+@functools.lru_cache(maxsize=1024)
+def _intervals(knots: Numbers) -> Numbers:
+    """`(N - 1) * (2 + 2N)`: start and length of each interval, weights there, their changes."""
+    rows: list[float] = []
+    for index, (start, end) in enumerate(itertools.pairwise(knots)):
+        rows += [start, end - start]
+        rows += [float(knot == index) for knot in range(len(knots))]
+        rows += [float(knot == index + 1) - float(knot == index) for knot in range(len(knots))]
+    return tuple(rows)
