@@ -14,7 +14,6 @@ from torch import Tensor
 
 from costs import LayerSpec
 from plinio_sweep.graph.memory import Memory
-from plinio_sweep.graph.table import Row
 from plinio_sweep.methods.layout import Layout
 from plinio_sweep.methods.search import Theta, exact
 
@@ -37,7 +36,8 @@ def calls_at(layout: Layout, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]
     # One tensor for all layers: what is the same in all of them is looked at once.
     x_bits, w_bits = live.new_tensor(layout.x_bits)[:, None], live.new_tensor(layout.widths)[None]
     expected = (x_bits[:, 0] @ activations).unbind()
-    one, sites = live.new_ones(1, 1), layout.sites
+    shares = activations[:, :, None].unbind(1)
+    one, each, sites = live.new_ones(1, 1), torch.ones_like(w_bits), layout.sites
     for row, cin, cout in zip(layout.table.rows, counts[::2], counts[1::2], strict=True):
         if row.spec.op == "other":
             yield row.spec, live.new_ones(())
@@ -48,11 +48,17 @@ def calls_at(layout: Layout, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]
             given["y_bits"] = expected[sites.quantizers[written].decision]
         if row.name in wide:
             given["w_bits"] = w_bits
-            given["cout"], share = _at_widths(layout, row, cout, wide[row.name], theta["weights"])
+            if layout.per == "channel":
+                # Rows with bit-widths of their own make a layer of each width, all of them there.
+                given["cout"], share = wide[row.name][None], each
+            else:
+                # One decision for the whole layer makes candidates, one of them there.
+                first = layout.decision[layout.rows.start[row.name]]
+                share = theta["weights"][:, first].to(live.dtype)[None]
             # A layer that is not rounded itself computes in floats, whatever it reads.
             if (read := sites.reads.get(row.node)) is not None:
                 given["x_bits"] = x_bits
-                share = share * activations[:, sites.quantizers[read].decision, None]
+                share = share * shares[sites.quantizers[read].decision]
         if row.spec.depthwise:
             given |= {"cin": given["cout"], "groups": given["cout"]}
         elif row.separate:
@@ -81,17 +87,3 @@ def buffer_widths(layout: Layout, memory: Memory, theta: Theta) -> Tensor:
     own = [decisions.get(name or "", -1) for name in memory.quantizers]
     index = torch.tensor(own, device=widths.device)
     return torch.where(index >= 0, expected[index.clamp(min=0)], widths)
-
-
-def _at_widths(
-    layout: Layout, row: Row, cout: Tensor, wide: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The channels of a layer at all its bit-widths, and the share of each.
-
-    Rows with bit-widths of their own make a layer of each width, all of them there; one decision
-    for the whole layer makes candidates, one of them there.
-    """
-    if layout.per == "channel":
-        return wide[None], torch.ones_like(wide[None])
-    first = layout.decision[layout.rows.start[row.name]]
-    return cout, weights[:, first].to(wide.dtype)[None]
