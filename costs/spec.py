@@ -9,6 +9,8 @@ front: `(N, 1, 1)`, `(N, X, 1)`, `(N, 1, W)`; see `costs/stack.py`.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
@@ -129,12 +131,12 @@ class LayerSpec:
     @property
     def taps(self) -> Scalar:
         """Taps of the whole kernel; 1 for a layer without one."""
-        return _product(self.kernel)
+        return _product(*self.kernel)
 
     @property
     def positions(self) -> Scalar:
         """Output positions over all axes; 1 for a layer without axes."""
-        return _product(self.out)
+        return _product(*self.out)
 
     @property
     def num_weights(self) -> Scalar:
@@ -144,7 +146,7 @@ class LayerSpec:
         """
         if self.op in ("add", "pool", "moment"):
             return 0
-        return self.cout * self.fan_in * self.taps
+        return _product(self.cout, self.fan_in, self.taps)
 
     @property
     def num_biases(self) -> Scalar:
@@ -156,11 +158,10 @@ def _is_count(value: Scalar) -> bool:
     return isinstance(value, Tensor) or value >= 0
 
 
-def _product(factors: tuple[Scalar, ...]) -> Scalar:
-    product: Scalar = 1
-    for factor in factors:
-        product = product * factor
-    return product
+def _product(*factors: Scalar) -> Scalar:
+    # As in `_of_a_group`: what is no multiplication need not be one.
+    needed = [factor for factor in factors if isinstance(factor, Tensor) or factor != 1]
+    return functools.reduce(operator.mul, needed) if needed else 1
 
 
 @runtime_checkable
@@ -370,7 +371,7 @@ def total(model: CostModel, layers: Iterable[tuple[LayerSpec, Tensor]]) -> Tenso
     ]
     if not terms:
         return torch.zeros((), dtype=torch.float64)
-    joined = torch.cat([term.reshape(-1) for term in terms])
+    joined = torch.cat([term.flatten() for term in terms])
     return ste.largest(joined) if model.peak else joined.sum()
 
 
