@@ -1,7 +1,7 @@
 """Straight-through estimators: the value of a step function with the slope of a line.
 
-The forward value is exactly the hard one, never a rounding error away from it, because the second
-term of `hard + (soft - soft)` is zero. The backward pass sees only `soft`. Numbers that are not
+The forward value is exactly the hard one, never a rounding error away from it: the second term of
+`hard + (soft - soft)` is zero. The backward pass sees only `soft`. Numbers that are not
 tensors have no slope and come back as floats.
 
 References:
@@ -102,7 +102,10 @@ def ceil_div(x: S, n: float) -> S:
         raise ValueError(f"`n` must be above 0, but got {n=}; pass the size of one portion.")
     if isinstance(x, Tensor):
         portions = x / n
-        return _straight_through(portions, torch.ceil(portions.detach()))
+        value = portions.detach()
+        # Exact as well, with a step less: what is missing to the next whole number has no rounding
+        # error from 1 on, and below, the error is too small to be seen beside 1.
+        return portions + (torch.ceil(value) - value)
     return float(math.ceil(x / n))
 
 

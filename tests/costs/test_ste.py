@@ -30,6 +30,14 @@ numbers = st.one_of(
 every_estimator = pytest.mark.parametrize("name", list(ESTIMATORS))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_portions_are_whole_for_every_number_of_half_precision(dtype: torch.dtype) -> None:
+    every = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    every = every[every.isfinite()]
+    assert len(every) > 60_000
+    torch.testing.assert_close(ste.ceil(every), every.ceil(), rtol=0, atol=0)
+
+
 @every_estimator
 @settings(deadline=None)
 @given(x=numbers)
