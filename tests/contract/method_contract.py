@@ -310,7 +310,9 @@ class MethodContract:
         self, settings: Method, opened: Opened, case: Case
     ) -> None:
         first = opened.decided[0]
-        for other in (record() for name, record in METHODS.items() if name != settings.name):
+        # Methods without pressure decide by weights: nothing of them is to be drawn.
+        others = [r() for r in METHODS.values() if r.pressed and r.name != settings.name]
+        for other in others:
             search = other.open(first.exported, case.inputs(), COSTS)
             for name in ("params", "macs"):
                 assert search.get_cost(name, hard=True).item() == first.costs[name]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from costs import params
 from plinio_sweep.methods.l1 import L1, L1Settings
+from plinio_sweep.methods.mps import MPSSettings
 from tests.messages import is_sentence
 from tests.nets import NETS, Case
 
@@ -27,7 +28,7 @@ def set_rows(layer: nn.Conv1d, rows: Tensor) -> None:
         layer.weight.copy_(rows[:, None, None].expand_as(layer.weight))
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
 @given(
     width=st.integers(1, 40),
     sparsity=st.integers(0, 99).map(lambda percent: percent / 100),
@@ -110,3 +111,13 @@ def test_a_sparsity_is_a_fraction(make: Callable[..., object], sparsity: float) 
     with pytest.raises(ValueError, match=r"`sparsity` must be in \[0, 1\)") as error:
         make(sparsity=sparsity)
     assert is_sentence(error.value)
+
+
+@pytest.mark.parametrize("name", ["Residual", "depthwise_separable"])
+def test_it_prunes_what_other_methods_export(name: str) -> None:
+    case = NETS[name]
+    rounded = MPSSettings(w_bits=(2, 8)).open(case.build(), case.inputs(), params).export()
+    model = L1Settings(sparsity=0.5).open(rounded, case.inputs(), params)
+    exported = model.export()  # compares its outputs with the search's
+    again = L1Settings(sparsity=0.0).open(exported, case.inputs(), params)
+    assert again.cost.item() == model.get_cost(hard=True).item() < model.cost.item()

@@ -111,7 +111,7 @@ def test_a_rounded_random_net_computes_and_costs_what_the_search_said(
 
 
 @pytest.mark.parametrize("method", EVERY_METHOD, ids=["pit", "supernet", "mps", "layers"])
-@settings(many, max_examples=20)
+@heavy(20, **PLAIN)
 @given(program=programs(length=7, choices=True), seed=SEEDS)
 def test_costs_are_those_of_layer_by_layer(method: Method, program: Program, seed: int) -> None:
     search = method.open(program, (torch.zeros(2, 3, 8, 8),), EVERY)

@@ -92,7 +92,7 @@ def test_a_rounded_net_is_made_again_and_opened_by_every_method(
     (inputs,) = ground.data.part("validation").inputs
     again = load_net(ground, folder)
     assert torch.equal(again(inputs), net(inputs))
-    for record in METHODS.values():
+    for record in (record for record in METHODS.values() if record.pressed):
         search = record().open(again, ground.data.example(), COUNTS)
         for name in ("params", "macs"):
             assert search.get_cost(name, hard=True).item() == result.costs[name]
