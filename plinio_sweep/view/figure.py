@@ -102,7 +102,7 @@ def _print_figure(picture: Scene) -> Figure:
         axes.plot(points.x, points.y, color=color, linewidth=0.8, linestyle=":")
         axes.scatter(points.x, points.y, label=label, s=20, color=color, marker=marker, zorder=2)
     _print_labels(axes, picture)
-    figure.legend(loc="outside lower center", ncols=5, frameon=False, labelcolor=DARK)
+    figure.legend(loc="outside lower center", ncols=6, frameon=False, labelcolor=DARK)
     return figure
 
 
