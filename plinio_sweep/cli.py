@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 a trial failed, 2 wrong use, 130 interrupted.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import contextmanager
@@ -141,6 +140,10 @@ def run(ctx: click.Context, /, study: Path, **options: Any) -> None:
 
 @main.command()
 @click.argument("study", type=_FILE)
+@click.option("--limit", "limits", multiple=True, help="Only what keeps it: size_bytes=24kB.")
+@click.option("--at-least", multiple=True, help="Only what reaches it: accuracy=0.85.")
+@click.option("--knee", is_flag=True, help="Only the point beyond which a bit more costs most.")
+@click.option("--diverse", type=click.IntRange(min=1), help="Only so many, far from each other.")
 @click.option("--json", "as_json", is_flag=True, help="For machines; the form is stable.")
 @click.option("--plot", type=_FILE, help="Also write the front as .png, .svg or .html.")
 @click.option("--model", "models", multiple=True, help="A cost model to score the trials by.")
@@ -148,41 +151,13 @@ def run(ctx: click.Context, /, study: Path, **options: Any) -> None:
 @click.option("--prune-cache", is_flag=True, help="Instead: what no study here needs; a dry run.")
 @click.option("--yes", is_flag=True, help="Of --prune-cache: remove it.")
 @_places
-def show(
-    study: Path,
-    as_json: bool,
-    plot: Path | None,
-    models: tuple[str, ...],
-    bits: str | None,
-    prune_cache: bool,
-    yes: bool,
-) -> None:
+def show(study: Path, prune_cache: bool, yes: bool, **options: Any) -> None:
     """Prints the front of STUDY as a table; with --model, its front under other costs."""
     if prune_cache or yes:
-        return _prune(study, yes, alone=not (as_json or plot or models or bits) and prune_cache)
-    from plinio_sweep.settings import load_settings
-    from plinio_sweep.sweep.reading import read_study
-    from plinio_sweep.view import report
+        return _prune(study, yes, alone=not any(options.values()) and prune_cache)
+    from plinio_sweep.commands.show import Wish, show_study
 
-    record = read_study(study, load_settings(study))
-    if models:
-        from plinio_sweep.commands.stored import rescored
-
-        record = rescored(study, record, models, bits)
-    elif bits is not None:
-        raise ValueError("`--bits` must go with `--model`, but there is none; name a cost model.")
-    if plot is not None:
-        from plinio_sweep.view.figure import save_front
-
-        save_front(record, plot)
-    if as_json:
-        click.echo(json.dumps(report.to_json(record), indent=2, allow_nan=False))
-        return
-    from plinio_sweep.commands.run import print_front
-
-    print_front(record)
-    if plot is not None:
-        click.echo(f"front drawn in {plot}")
+    show_study(study, Wish(**options))
 
 
 def _prune(study: Path, yes: bool, *, alone: bool) -> None:

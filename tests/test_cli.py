@@ -26,7 +26,8 @@ VERBS = {
     ],
     # Stores fill up; what is removed for good is listed first, and removed on a word of its own.
     "show": [
-        *("study", "--json", "--plot", "--model", "--bits", "--prune-cache", "--yes"),
+        *("study", "--limit", "--at-least", "--knee", "--diverse"),
+        *("--json", "--plot", "--model", "--bits", "--prune-cache", "--yes"),
         *("--storage", "--artifacts"),
     ],
     "export": ["study", "trial", "directory", "--format", "--force", "--storage", "--artifacts"],

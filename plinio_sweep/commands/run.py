@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from rich.progress import (
 
 from plinio_sweep.engine.group import Engine, Group, Request, open_engine
 from plinio_sweep.settings import Settings, load_settings, redacted
-from plinio_sweep.sweep.result import SEED, StudyRecord
+from plinio_sweep.sweep.result import SEED, StudyRecord, TrialRecord
 from plinio_sweep.view import report
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
@@ -200,11 +200,16 @@ def _stopped(path: Path, record: StudyRecord, order: Order) -> int:
     return INTERRUPTED
 
 
-def print_front(record: StudyRecord) -> None:
-    """The front as a table, what was tried again or failed, and the sum of it."""
+def print_front(record: StudyRecord, points: Sequence[TrialRecord] | None = None) -> None:
+    """The front as a table, what was tried again or failed, and the sum of it.
+
+    Args:
+        record: The study.
+        points: What to show of the front; all of it when left out.
+    """
     console = Console()
     if record.count("complete"):
-        console.print(report.front_table(record))
+        console.print(report.front_table(record, points))
     for line in (*report.drifts(record), *report.retries(record), *report.failures(record)):
         click.echo(line)
     click.echo(report.summary_line(record))

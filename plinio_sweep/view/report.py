@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from plinio_sweep.sweep.result import BaselineRecord, Objective, StudyRecord, TrialRecord
@@ -102,16 +102,16 @@ def cost_columns(study: StudyRecord) -> dict[str, str]:
     columns = {
         objective.name: objective.unit for objective in study.objectives if objective.kind == "cost"
     }
-    records = _records(study)
+    records = _records(study, None)
     for name in COMMON_COSTS:
         if name not in columns and any(name in record.costs for record in records):
             columns[name] = study.units.get(name, "")
     return columns
 
 
-def _records(study: StudyRecord) -> list[Record]:
+def _records(study: StudyRecord, points: Sequence[TrialRecord] | None) -> list[Record]:
     """The rows of the table: seed net and baselines where they are known, then the front."""
-    return [*compared(study), *front(study)]
+    return [*compared(study), *(front(study) if points is None else points)]
 
 
 def compared(study: StudyRecord) -> list[BaselineRecord]:
@@ -144,13 +144,18 @@ def _columns(study: StudyRecord, records: list[Record]) -> list[tuple[str, Calla
     return columns
 
 
-def front_table(study: StudyRecord) -> Table:
-    """The front as a table, one trial a row, behind what it is compared with."""
+def front_table(study: StudyRecord, points: Sequence[TrialRecord] | None = None) -> Table:
+    """The front as a table, one trial a row, behind what it is compared with.
+
+    Args:
+        study: With its baselines.
+        points: What to show of the front; all of it when left out.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    records = _records(study)
+    records = _records(study, points)
     columns = _columns(study, records)
     # `Text` everywhere: a plain string such as "size [byte]" would be read as markup.
     table = Table(title=Text(study.name), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
@@ -272,8 +277,12 @@ def _baseline(record: BaselineRecord) -> dict[str, Any]:
     return {**_result(record), "artifact": record.artifact}
 
 
-def to_json(study: StudyRecord) -> dict[str, Any]:
+def to_json(study: StudyRecord, points: Sequence[TrialRecord] | None = None) -> dict[str, Any]:
     """A study as strict JSON values: the stable form for other programs.
+
+    Args:
+        study: As it was read.
+        points: What to show of the front; all of it when left out.
 
     Returns:
         `study` (name), `objectives` (name, direction, unit), `trials` (number in each state that a
@@ -295,6 +304,6 @@ def to_json(study: StudyRecord) -> dict[str, Any]:
         "trials": {**counts, "total": sum(counts.values())},
         "baseline": None if seed is None else _baseline(seed),
         "baselines": {b.name: _baseline(b) if b.values else None for b in study.baselines},
-        "front": [_point(trial) for trial in front(study)],
+        "front": [_point(trial) for trial in (front(study) if points is None else points)],
         "hypervolume": hypervolume(study),
     }

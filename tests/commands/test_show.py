@@ -108,3 +108,47 @@ def test_the_net_of_a_trial_is_counted_layer_by_layer(finished: Finished) -> Non
     assert found["totals"]["macs"] == point["costs"]["macs"]
     assert sum(layer["macs"] for layer in found["layers"]) == point["costs"]["macs"]
     assert "among [" in refusal("cost", finished.folder / NAME, "--trial", 99)
+
+
+def test_bounds_choose_what_fits(finished: Finished) -> None:
+    whole = shown(finished)["front"]
+    middle = sorted(point["values"][1] for point in whole)[len(whole) // 2]
+    found = shown(finished, "--limit", f"size_bytes={middle}B", "--at-least", "accuracy=0.1")
+    assert [p["trial"] for p in found["front"]] == [
+        p["trial"] for p in whole if p["values"][1] <= middle
+    ]
+    table = invoke("show", finished.folder / NAME, "--limit", "size_bytes=1B")
+    assert table.exit_code == 0
+    assert "front of 0 points" in table.stdout
+    assert "nothing fits" in table.stdout
+
+
+def test_a_bound_may_be_on_a_cost_that_is_counted_now(finished: Finished) -> None:
+    words = ("--model", "mpic_cycles", "--model", "size_bytes", "--bits", "8,8")
+    whole = shown(finished, *words)["front"]
+    least = min(point["costs"]["mpic_cycles"] for point in whole)
+    found = shown(finished, *words, "--limit", f"mpic_cycles={least}")["front"]
+    assert [point["costs"]["mpic_cycles"] for point in found] == [least]
+
+
+def test_knee_and_diverse_show_a_part_of_the_front(finished: Finished) -> None:
+    whole = [point["trial"] for point in shown(finished)["front"]]
+    (knee,) = shown(finished, "--knee")["front"]
+    some = [point["trial"] for point in shown(finished, "--diverse", 2)["front"]]
+    assert knee["trial"] in some
+    assert some == [number for number in whole if number in some]
+    assert len(some) == min(2, len(whole))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--limit", "size_bytes"], "NAME=NUMBER"),
+        (["--limit", "weight=3"], "metric or cost of the study"),
+        (["--at-least", "test_accuracy=0.5"], "metric or cost of the study"),
+        (["--knee", "--diverse", "2"], "leave one out"),
+        (["--prune-cache", "--knee"], "must stand alone"),
+    ],
+)
+def test_wrong_choices_are_refused(finished: Finished, words: list[str], message: str) -> None:
+    assert message in refusal("show", finished.folder / NAME, *words)
