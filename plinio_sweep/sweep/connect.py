@@ -99,5 +99,6 @@ class Connector:
     @property
     def options(self) -> Mapping[str, Any]:
         """How an engine is told to use this connector."""
-        # A connection that was lost is seen before it is used, and made anew.
-        return {"creator": self, "pool_pre_ping": True}
+        # A connection that was lost is seen before it is used, and made anew. One is kept open: a
+        # server has a hundred by default, for all workers.
+        return {"creator": self, "pool_pre_ping": True, "pool_size": 1, "max_overflow": 9}

@@ -3,7 +3,7 @@
 An empty trial is all that a worker does for one but the training: the claim, its attributes, the
 values; its result is there already. Optuna alone asks, makes the same choices and tells the same
 values: once on a database as Optuna opens it ("plain": on SQLite not exactly once), once on ours,
-and there once more with the attributes of a complete trial one by one. All take turns; figures
+and there once more with the attributes of a complete trial. All take turns; figures
 are ratios to Optuna alone in the same round.
 
     pytest tests/benchmarks -m benchmark -k throughput -s
@@ -37,9 +37,11 @@ from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.result import TrialResult
 from plinio_sweep.sweep.stage import Ground
 from plinio_sweep.sweep.study import Sweep, tpe
+from tests.postgres import started_server
 from tests.studies.tiny import tiny
 from tests.sweep.bench import CONTEXT, finish, make_worker, start
-from tests.sweep.conftest import postgresql as postgresql
+from tests.sweep.conftest import _closed_connections as _closed_connections
+from tests.sweep.conftest import databases
 
 TRIALS = 64  # of each kind in each round
 ROUNDS = 2  # but one where there are 32 workers to start
@@ -60,7 +62,8 @@ RESULT = TrialResult(
     seconds=1.0,
 )
 VALUES = (0.9, 1e3)
-KEPT = ("metrics", "costs", "estimates", "artifact", "seconds", "reused_epochs")
+_NAMES = ("metrics", "costs", "estimates", "artifact", "seconds", "reused_epochs")
+KEPT = {name: getattr(RESULT, name) for name in _NAMES}
 
 
 def random_sampler(seed: int) -> optuna.samplers.BaseSampler:
@@ -71,6 +74,13 @@ def random_sampler(seed: int) -> optuna.samplers.BaseSampler:
 SWEEP = tiny(sampler=random_sampler, limits={"size_bytes": 2e3})
 
 Trial = Callable[[], bool]  # whether it found one to do
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Callable[[], str]]:
+    """Databases of a server that 32 workers may connect to: each has up to three connections."""
+    with started_server(connections=200) as server, databases(server) as create:
+        yield create
 
 
 # -- one trial after another, until it says that there are no more --------------------------------
@@ -104,8 +114,7 @@ def asking(
         if attributes:
             for name in ("uid", "worker", "nodes"):
                 trial.set_user_attr(name, "0" * 64)
-            for name in KEPT:
-                trial.set_user_attr(name, getattr(RESULT, name))
+            trial.set_user_attr("result", KEPT)
             trial.set_constraint("size_bytes", -0.5)
         study.tell(trial, VALUES)
         return True
@@ -229,7 +238,6 @@ def test_throughput(
 def finished(number: int) -> optuna.trial.FrozenTrial:
     """A trial as a worker leaves it, somewhere in the space; better ones cost more."""
     params, values = outcome(number)
-    attrs = {name: getattr(RESULT, name) for name in KEPT}
     return create_trial(
         params={"order": "pit", "pit.strength": params, "pit.gate": "norm"},
         distributions={
@@ -238,7 +246,7 @@ def finished(number: int) -> optuna.trial.FrozenTrial:
             "pit.gate": CategoricalDistribution(["norm", "consumer"]),
         },
         values=values,
-        user_attrs={**attrs, "uid": 0, "worker": "host/1:2", "nodes": ["0" * 64] * 4},
+        user_attrs={"result": KEPT, "uid": 0, "worker": "host/1:2", "nodes": ["0" * 64] * 4},
         constraints={"size_bytes": -0.5},
     )
 

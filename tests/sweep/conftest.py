@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,27 @@ from tests.postgres import started_server, url_of
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Callable[[], str]]:
     """Makes empty databases on a server of our own; their URLs."""
-    with started_server() as server:
-        root = url_of(server)
-        engine = sqlalchemy.create_engine(
-            root, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
-        )
-        numbers = count()
-
-        def create() -> str:
-            name = f"test{next(numbers)}"
-            with engine.connect() as connection:
-                connection.execute(sqlalchemy.text(f"create database {name}"))
-            return root.replace("/postgres?", f"/{name}?")
-
+    with started_server() as server, databases(server) as create:
         yield create
-        engine.dispose()
+
+
+@contextmanager
+def databases(server: Any) -> Iterator[Callable[[], str]]:
+    """Makes empty databases on `server`; their URLs."""
+    root = url_of(server)
+    engine = sqlalchemy.create_engine(
+        root, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
+    )
+    numbers = count()
+
+    def create() -> str:
+        name = f"test{next(numbers)}"
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(f"create database {name}"))
+        return root.replace("/postgres?", f"/{name}?")
+
+    yield create
+    engine.dispose()
 
 
 @pytest.fixture

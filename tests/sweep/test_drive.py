@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.leases import open_leases
+from plinio_sweep.sweep.drive import Worker
 from plinio_sweep.sweep.failure import StoppedError
 from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.opening import open_study
@@ -396,3 +398,43 @@ def test_a_short_recipe_is_enough(settings: Settings) -> None:
     recipe = sweep.recipe
     short = type(recipe)(warmup=Phase(epochs=0), search=Phase(epochs=1), finetune=Phase(epochs=0))
     assert run(settings, tiny(recipe=short), target=1).count("complete") == 1
+
+
+def test_a_plan_that_was_cut_is_drawn_as_it_would_have_been_whoever_waits_behind_it(
+    settings: Settings,
+) -> None:
+    drawn = tiny(sampler=lambda seed: optuna.samplers.RandomSampler(seed=seed))
+    plain = make_worker(replace(settings, folder=settings.folder / "plain"), drawn, target=4)
+    params = [claimed_params(plain) for _ in range(4)]
+
+    worker = make_worker(replace(settings, folder=settings.folder / "cut"), drawn, target=4)
+    study = worker.study
+    distributions = plain.study.get_trials(deepcopy=False)[0].distributions
+    for number in (0, 2):  # 1 was begun before 2, and lost after 3, which was cut
+        study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE,
+                values=(0.5, 1e3),
+                params=params[number],
+                distributions=distributions,
+                user_attrs={"uid": number},
+            )
+        )
+    for uid, known in ((3, {}), (1, params[1])):
+        study.add_trial(
+            create_trial(
+                state=TrialState.WAITING,
+                params=known,
+                distributions=distributions if known else {},
+                user_attrs={"uid": uid, "planned": bool(known)},
+            )
+        )
+    assert [claimed_params(worker) for _ in range(2)] == [params[3], params[1]]
+
+
+def claimed_params(worker: Worker) -> dict[str, Any]:
+    """What the next trial is to be; it ends at once."""
+    claim = worker._claims.next()
+    assert claim is not None
+    worker.study.tell(claim.trial, (0.5, 1e3))
+    return dict(claim.trial.params)
