@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +17,7 @@ from plinio_sweep.store.leases import TABLE
 from plinio_sweep.sweep.result import StudyRecord
 from tests.postgres import restart, started_server, url_of
 from tests.sweep.bench import make_worker, outcome
-from tests.sweep.chaos import Killer, study
+from tests.sweep.chaos import TIME_TO_LIVE, Killer, study
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +51,11 @@ def check(killer: Killer, target: int) -> None:
     assert ordered(record) == ordered(undisturbed(killer.folder / "undisturbed", target))
     made = Counter((killer.folder / "made.txt").read_text().split())
     assert made.most_common(1)[0][1] == 1
+    # Who died last may have left the lease of a trial that it had told: it expires, and goes with
+    # the next look.
+    time.sleep(TIME_TO_LIVE)
+    settings = Settings(folder=killer.folder / "reader", storage=killer.storage, tracking="none")
+    assert make_worker(settings, study, target=target)._claims.next() is None
     with sqlalchemy.create_engine(killer.storage).connect() as connection:
         assert connection.execute(TABLE.select()).all() == []
     for log in killer.folder.glob("*.log"):
