@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -188,9 +188,31 @@ class TableLeases:
         """Ends the lease of `key`, whoever holds it."""
         self._remove(TABLE.c.key == key)
 
-    def sweep(self, kept: Collection[str]) -> None:
-        """Removes the leases that have expired, but for those of `kept` keys."""
-        self._remove((TABLE.c.expires < self.now) & TABLE.c.key.not_in(kept))
+    def bury(self, holder: str) -> None:
+        """Ends every lease of a worker that no longer works."""
+        self._remove(TABLE.c.holder == holder)
+
+    def sweep(self, over: Callable[[str], bool | None]) -> None:
+        """Removes the leases that nobody will ask for.
+
+        Args:
+            over: Whether the work under a key is done, so that its lease goes whoever holds it;
+                nothing where that is not known: such a lease goes when its holder does.
+        """
+        expired = (TABLE.c.expires < self.now).label("expired")
+        rows = sqlalchemy.select(TABLE.c.key, TABLE.c.holder, TABLE.c.token, expired)
+
+        def look() -> list[Any]:
+            with self.engine.begin() as connection:
+                return list(connection.execute(rows))
+
+        useless = []
+        for row in patiently(look, self.patience):
+            done = over(row.key)
+            if done or (done is None and (row.expired or self._gone(row.holder))):
+                useless.append(row.token)
+        if useless:
+            self._remove(TABLE.c.token.in_(useless))
 
     def _remove(self, which: sqlalchemy.ColumnElement[bool]) -> None:
         def remove() -> None:

@@ -34,6 +34,7 @@ INTERRUPTED = "it was interrupted"
 SILENT = "its worker fell silent"
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 _KEPT = ("fixed_params",)  # what whoever enqueued a trial asked for
+_TRIAL = "trial "  # begins the keys of trials' leases; others' studies may have some in the table
 _TIDIED = 60.0  # [s] between two looks for leases that nobody will ask for
 
 Say = Callable[[Mapping[str, Any]], None]
@@ -94,13 +95,20 @@ class Claims:
             counted = sum(t.state in COUNTED or _failed(t) for t in trials)
             enough = counted >= self.target
             self._tidy(trials, last=enough)
-            claim = None if enough else self._ask(_turn(trials))
+            claim = None if enough else self._ask(trials)
         self._lease = None
         return claim
 
-    def _ask(self, turn: int) -> Claim:
-        self.study.sampler = self.sweep.sampler(self._seed("sampler", turn))
+    def _ask(self, trials: list[FrozenTrial]) -> Claim:
+        expected = _turn(trials)
+        self._seat(expected)
         trial = self.study.ask()
+        # What is handed out is another one where a lost server took the lock with it, or forgot to
+        # say that it had handed it out: it is drawn from its own turn all the same.
+        turn = trial.user_attrs.get("uid", _begun(trials))
+        if turn != expected:
+            self._seat(turn)
+            trial = optuna.trial.Trial(self.study, trial._trial_id)
         if self.leases is not None:
             self._lease = self.leases.take(_lease_key(trial._trial_id))
         if "uid" not in trial.user_attrs:
@@ -121,8 +129,9 @@ class Claims:
             if frozen.state == TrialState.RUNNING:
                 self._requeue(frozen, INTERRUPTED)
 
-    def _seed(self, *what: Any) -> int:
-        return int(digest([self.sweep.seed, *what])[:7], 16)
+    def _seat(self, turn: int) -> None:
+        seed = int(digest([self.sweep.seed, "sampler", turn])[:7], 16)
+        self.study.sampler = self.sweep.sampler(seed)
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -151,8 +160,8 @@ class Claims:
         """Whoever died after its work was done left a lease that nobody asks for any more."""
         if self.leases is None or (not last and time.monotonic() < self._tidied + _TIDIED):
             return
-        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        self.leases.sweep({_lease_key(trial._trial_id) for trial in running})
+        ended = {_lease_key(t._trial_id): t.state.is_finished() for t in trials}
+        self.leases.sweep(lambda key: ended.get(key, False if key.startswith(_TRIAL) else None))
         self._tidied = time.monotonic()
 
     def _drop_doubles(self, trials: list[FrozenTrial]) -> bool:
@@ -177,14 +186,16 @@ class Claims:
         seen, key = self.life.end_of(worker), _lease_key(trial._trial_id)
         if self.leases is None:
             return seen
-        if seen is not None:
-            self.leases.drop(key)
-            return seen
-        left = self.leases.remaining(key)
-        if left is None or left >= 0 or (taken := self.leases.take(key)) is None:
-            return None
-        taken.release()  # whoever had it finds that out when it wakes up
-        return SILENT
+        if seen is None:
+            left = self.leases.remaining(key)
+            # None at all: who took it over died before the trial was back in the queue.
+            if left is not None:
+                if left >= 0 or (taken := self.leases.take(key)) is None:
+                    return None
+                taken.release()  # whoever had it finds that out when it wakes up
+        # Its stages too: nobody is to wait for them, and a stage that was done has no next asker.
+        self.leases.bury(worker)
+        return seen or SILENT
 
     def _requeue(self, trial: FrozenTrial, why: str) -> None:
         """Ends a lost trial, and puts its successor into the queue unless it is given up.
@@ -195,8 +206,11 @@ class Claims:
         losses = [*attrs.get("retry_of", []), trial.number]
         died = why in (DIED, SILENT)
         deaths = attrs.get("deaths", 0) + died
-        given_up = died and deaths > self.settings.retries
-        if given_up:
+        doubled = self._begun_elsewhere(trial, losses)
+        given_up = died and deaths > self.settings.retries and not doubled
+        if doubled:
+            told = {"lost": DOUBLED}
+        elif given_up:
             told = {"error": f"given up: {deaths} workers died of it (trials {losses})"}
         else:
             told = {"lost": why}
@@ -207,6 +221,21 @@ class Claims:
         self.say({"event": "lost", "trial": trial.number, "reason": why, "given_up": given_up})
         if "run" in attrs:
             self.lost(attrs["run"], why)
+
+    def _begun_elsewhere(self, trial: FrozenTrial, losses: list[int]) -> bool:
+        """Whether another trial has the same turn.
+
+        Two claims come to that when a lost server took the lock of the first with it, whose claim
+        fails at its end: that one was not begun.
+        """
+        uid = trial.user_attrs.get("uid")
+        return uid is not None and any(
+            other.user_attrs.get("uid") == uid
+            and other.number not in losses
+            and trial.number not in other.user_attrs.get("retry_of", [])
+            and "lost" not in other.user_attrs
+            for other in self._trials()
+        )
 
     def _enqueue(self, trial: FrozenTrial, losses: list[int], deaths: int) -> None:
         others = [other.user_attrs.get("retry_of", []) for other in self._trials()]
@@ -229,7 +258,7 @@ class Claims:
 
 def _lease_key(identity: int) -> str:
     """Of a trial by its number in the database, which no other study's trial has."""
-    return f"trial {identity}"
+    return f"{_TRIAL}{identity}"
 
 
 def _failed(trial: FrozenTrial) -> bool:
@@ -243,6 +272,10 @@ def _turn(trials: list[FrozenTrial]) -> int:
     new one has that of an undisturbed study, where as many were begun before it.
     """
     waiting = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
-    if waiting is not None and "uid" in waiting.user_attrs:
-        return int(waiting.user_attrs["uid"])
+    begun = _begun(trials)
+    return begun if waiting is None else int(waiting.user_attrs.get("uid", begun))
+
+
+def _begun(trials: list[FrozenTrial]) -> int:
+    """How many turns were taken."""
     return len({t.user_attrs["uid"] for t in trials if "uid" in t.user_attrs})

@@ -7,7 +7,7 @@ often it is trained is the matter of `path` and `node`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,8 +108,17 @@ class Leases(Protocol):
         """Ends the lease of `key`, whoever holds it."""
         ...
 
-    def sweep(self, kept: Collection[str]) -> None:
-        """Removes the leases that have expired, but for those of `kept` keys."""
+    def bury(self, holder: str) -> None:
+        """Ends every lease of a worker that no longer works."""
+        ...
+
+    def sweep(self, over: Callable[[str], bool | None]) -> None:
+        """Removes the leases that nobody will ask for.
+
+        Args:
+            over: Whether the work under a key is done, so that its lease goes whoever holds it;
+                nothing where that is not known: such a lease goes when its holder does.
+        """
         ...
 
 

@@ -134,6 +134,28 @@ def test_a_beat_tells_a_holder_that_it_was_overtaken(settings: Settings) -> None
                     time.sleep(0.05)
 
 
+def test_what_nobody_will_ask_for_is_swept_away(settings: Settings) -> None:
+    ours = leases(settings)
+    held = {key: ours.take(key) for key in ("done", "kept", "expired", "held")}
+    for key in ("done", "kept", "expired"):
+        expire(ours, key)
+    ours.sweep({"done": True, "kept": False}.get)
+    assert {row.key for row in rows(ours)} == {"kept", "held"}
+    ours.sweep({"held": True}.get)  # its work is done, whoever still bears its name
+    ours.sweep({"kept": True}.get)
+    assert rows(ours) == []
+    for lease in held.values():
+        assert lease is not None
+        lease.release()
+
+
+def test_with_a_worker_go_its_leases(settings: Settings) -> None:
+    ours, theirs = leases(settings), leases(settings)
+    with ours.hold("a", patiently), ours.hold("b", patiently), theirs.hold("c", patiently):
+        theirs.bury(ours.holder)
+        assert [row.key for row in rows(theirs)] == ["c"]
+
+
 def expire(found: TableLeases, key: str) -> None:
     """As if its holder had been silent for long."""
     with found.engine.begin() as connection:
@@ -218,6 +240,19 @@ def test_the_lease_of_a_killed_process_elsewhere_expires(settings: Settings) -> 
     elsewhere = TableLeases(leases(settings).engine, "elsewhere/1:2")  # sees no lock files of ours
     with elsewhere.hold("a", patiently) as lease:
         lease.check()
+
+
+def test_the_leases_of_a_killed_process_of_this_machine_are_swept_away(settings: Settings) -> None:
+    told = CONTEXT.Manager().Queue()
+    holder = start(hold_on, settings, 3600.0, told)
+    assert told.get(timeout=60) == "held"
+    ours = leases(settings)
+    ours.sweep(lambda key: None)
+    assert [row.key for row in rows(ours)] == ["a"]
+    os.kill(holder.pid or 0, signal.SIGKILL)
+    assert finish(holder) == [-signal.SIGKILL]
+    ours.sweep(lambda key: None)
+    assert rows(ours) == []
 
 
 def test_a_process_that_wakes_up_finds_its_lease_taken(settings: Settings) -> None:

@@ -24,6 +24,7 @@ import optuna
 from plinio_sweep import Phase, Recipe
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import Fill, FolderStore, Seal
+from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.sweep.storage import StorageError
 from tests.studies.tiny import tiny
 from tests.sweep.bench import make_worker, start
@@ -125,6 +126,21 @@ class Killer:
             with suppress(ProcessLookupError):
                 os.kill(identity, signal.SIGCONT)
         self._asleep.clear()
+        self._join()
+        # As the next `run` does: a worker of the other host may have died in a trial after the
+        # others had ended.
+        if self.record().count("running"):
+            time.sleep(2 * TIME_TO_LIVE)
+            self._workers = [self._start(0)]
+            self._join()
+            self.done["next run"] += 1
+
+    def record(self) -> StudyRecord:
+        """The study as it stands."""
+        settings = Settings(folder=self.folder / "reader", storage=self.storage, tracking="none")
+        return make_worker(settings, study).record()
+
+    def _join(self) -> None:
         for worker in self._workers:
             worker.join(60)
             assert worker.exitcode is not None, "a worker hangs"

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
 
 from plinio_sweep.settings import Settings
-from plinio_sweep.store.leases import open_leases
+from plinio_sweep.store.leases import TABLE, TableLeases, open_leases
+from plinio_sweep.sweep import claims
 from plinio_sweep.sweep.drive import Worker
 from plinio_sweep.sweep.failure import StoppedError
 from plinio_sweep.sweep.life import Life
@@ -286,12 +290,6 @@ def test_a_trial_that_nobody_put_a_name_on_is_taken_up(settings: Settings) -> No
     assert [trial.state for trial in record.trials] == ["complete", "complete"]
 
 
-def test_the_trial_of_another_machine_is_left_alone(settings: Settings) -> None:
-    open_study(sweep, settings).ask().set_user_attr("worker", "elsewhere:1234")
-    record = run(settings)
-    assert [trial.state for trial in record.trials] == ["running", "complete"]
-
-
 def elsewhere(settings: Settings, time_to_live: float) -> Any:
     """A worker of another machine that has just begun a trial; its lease."""
     trial = open_study(sweep, settings).ask()
@@ -319,6 +317,60 @@ def test_the_trial_of_a_machine_that_is_heard_of_is_left_alone(settings: Setting
     lease = elsewhere(settings, time_to_live=60.0)
     assert [trial.state for trial in run(settings).trials] == ["running", "complete"]
     lease.release()
+
+
+@ON_BOTH
+def test_a_trial_whose_next_worker_died_before_it_was_queued_is_taken_up(
+    settings: Settings,
+) -> None:
+    elsewhere(settings, time_to_live=60.0).release()
+    events: Events = []
+    record = run(settings, say=events.append)
+    assert [trial.state for trial in record.trials] == ["complete", "complete"]
+    assert [e["reason"] for e in events if e["event"] == "lost"] == ["its worker fell silent"]
+
+
+def left_by(worker: Worker) -> list[str]:
+    """The leases in the table when `worker` is done."""
+    leases = worker.leases
+    assert isinstance(leases, TableLeases)
+    worker.work()
+    with leases.engine.connect() as connection:
+        return [row.key for row in connection.execute(TABLE.select())]
+
+
+def silence(lease: Any) -> None:
+    """As if the holder had been killed: its lease is neither renewed nor given back."""
+    lease._done.set()
+    lease._thread.join()
+
+
+@ON_BOTH
+def test_the_last_look_leaves_no_lease_of_work_that_is_done(settings: Settings) -> None:
+    worker = make_worker(settings, target=1)
+    claim = worker._claims.next()
+    assert claim is not None and claim.lease is not None
+    worker.study.tell(claim.trial, (0.5, 1e3))
+    silence(claim.lease)  # told, and killed before it gave its lease back, which lasts for long
+    there = replace(settings, folder=settings.folder / "there", storage=settings.storage_url)
+    assert left_by(make_worker(there, target=1)) == []
+
+
+@ON_BOTH
+def test_with_a_trial_go_the_stages_of_its_worker(settings: Settings) -> None:
+    lease = elsewhere(settings, time_to_live=60.0)
+    lost = open_leases(settings, Life(settings.folder))
+    lost.holder = "elsewhere/1:2"
+    silence(lost.take("a stage that was done"))
+    lease.release()
+    assert left_by(make_worker(settings)) == []
+
+
+@ON_BOTH
+def test_the_last_look_leaves_the_trials_of_other_studies_alone(settings: Settings) -> None:
+    lease = elsewhere(settings, time_to_live=0.0)
+    silence(lease)  # that its worker fell silent is for the workers of its own study to see
+    assert left_by(make_worker(settings, tiny(name="another"))) == [lease._key]
 
 
 def test_a_folder_of_its_own_makes_a_worker_one_of_another_machine(tmp_path: Path) -> None:
@@ -430,6 +482,47 @@ def test_a_plan_that_was_cut_is_drawn_as_it_would_have_been_whoever_waits_behind
             )
         )
     assert [claimed_params(worker) for _ in range(2)] == [params[3], params[1]]
+
+
+def test_a_claim_whose_lock_was_lost_doubles_no_trial_and_draws_none_otherwise(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = tiny(sampler=lambda seed: optuna.samplers.RandomSampler(seed=seed))
+    plain = make_worker(replace(settings, folder=settings.folder / "plain"), drawn, target=4)
+    params = [claimed_params(plain) for _ in range(4)]
+
+    first, second = (make_worker(settings, drawn, target=4) for _ in range(2))
+    found: list[dict[str, Any]] = []
+    for uid in (0, 1):  # both were cut in the middle of their claims
+        waiting = create_trial(state=TrialState.WAITING, user_attrs={"uid": uid, "planned": False})
+        first.study.add_trial(waiting)
+
+    def overtaken(seed: int) -> Any:
+        """The second claims in the middle of the first's claim."""
+        first._claims.sweep = drawn
+        patch.undo()  # it is the first's lock that is lost
+        found.append(claimed_params(second))
+        return optuna.samplers.RandomSampler(seed=seed)
+
+    class LostError(Exception):
+        pass
+
+    @contextmanager
+    def lost(settings: Settings) -> Iterator[None]:
+        with suppress(UpdateFinishedTrialError):
+            yield
+        raise LostError
+
+    for _ in range(2):
+        first._claims.sweep = replace(drawn, sampler=overtaken)
+        with monkeypatch.context() as patch, pytest.raises(LostError):
+            patch.setattr(claims, "exclusive", lost)
+            second._claims.settings = replace(settings, folder=settings.folder / "second")
+            first._claims.next()
+        found.append(claimed_params(first))
+    assert found == params
+    why = [trial.user_attrs.get("lost") for trial in first.study.get_trials()]
+    assert Counter(filter(None, why)) == {"it was queued twice": 1, "its worker could not go on": 1}
 
 
 def claimed_params(worker: Worker) -> dict[str, Any]:
