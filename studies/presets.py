@@ -7,22 +7,46 @@ study, so that their trials do not mix; workers on other machines have it with t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
+from torch import nn
+
+from costs import size_bytes
 from plinio_sweep import (
     Baseline,
+    LogUniform,
+    Phase,
     PITSettings,
+    Recipe,
+    Space,
     SuperNetSettings,
+    Sweep,
+    Task,
     free_choice,
     grid,
     magnitude,
     uniform,
 )
 from plinio_sweep.sweep.baseline import PAPER_LAMBDAS
+from plinio_sweep.train.recipe import cosine
+
+Net = Callable[[], nn.Module]
 
 VARIABLE = "PLINIO_SWEEP_PRESET"
 DEFAULT = "cpu"
+
+
+CHANNELS_AND_BITS = Space(
+    orders=("pit>mps", "mps"),
+    strength=LogUniform(low=0.1, high=20.0),
+    choices={"mps.w_bits": ((2, 4, 8), (0, 2, 4, 8))},
+)
+CHOICES_TOO = replace(
+    CHANNELS_AND_BITS,
+    orders=("supernet", "supernet>pit>mps"),
+    strength=LogUniform(low=0.01, high=10.0),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +68,16 @@ class Preset:
     w_bits: tuple[int, ...] = (8, 4, 2)
     sparsities: tuple[float, ...] = (0.25, 0.5, 0.75)
     lambdas: tuple[float, ...] = PAPER_LAMBDAS
+
+    def recipe(self, *, lr: float, batch_size: int) -> Recipe:
+        """Its epochs as phases; where weights are all that is trained, `lr` falls on a cosine."""
+        warmup, search, finetune = self.epochs
+        return Recipe(
+            warmup=Phase(epochs=warmup, lr=lr, schedule=cosine),
+            search=Phase(epochs=search, lr=lr, arch_lr=1e-2),
+            finetune=Phase(epochs=finetune, lr=lr, schedule=cosine),
+            batch_size=batch_size,
+        )
 
     @property
     def beside_channels(self) -> tuple[Baseline, ...]:
@@ -82,3 +116,43 @@ def chosen(*, cpu: Preset, full: Preset) -> tuple[str, Preset]:
             f"{DEFAULT!r}."
         )
     return name, presets[name]
+
+
+def layered(name: str, task: Task, preset: Preset, *, lr: float = 1e-3, batch_size: int) -> Sweep:
+    """The study of a net of layers: its first metric against bytes, in channels and in bits.
+
+    Args:
+        name: Of the study.
+        task: What is learned.
+        preset: How much of everything.
+        lr: Of the weights, in every phase.
+        batch_size: Items of one step.
+    """
+    return Sweep(
+        name=name,
+        task=task,
+        recipe=preset.recipe(lr=lr, batch_size=batch_size),
+        space=CHANNELS_AND_BITS,
+        pressure=size_bytes,
+        objectives=(f"-{next(iter(task.metrics))}", "size_bytes"),
+        baselines=preset.beside_channels,
+        trials=preset.trials,
+    )
+
+
+def chosen_layers(plain: Sweep, name: str, net: Net, preset: Preset) -> Sweep:
+    """The study of the same task on a net of choices.
+
+    Args:
+        plain: The study of a net of layers.
+        name: Of the new one.
+        net: Makes the net of choices.
+        preset: How much of everything.
+    """
+    return replace(
+        plain,
+        name=name,
+        task=replace(plain.task, net=net),
+        space=CHOICES_TOO,
+        baselines=preset.beside_choices,
+    )

@@ -9,42 +9,21 @@ from functools import partial
 
 from torch.nn import functional as F
 
-from costs import size_bytes
 from data.augment import moved_images
 from data.images import visual_wake_words
 from nets.mobilenet import mobilenet
-from plinio_sweep import LogUniform, Phase, Recipe, Space, Sweep, Task, accuracy
-from plinio_sweep.train.recipe import cosine
-from presets import CPU_LAMBDAS, Preset, chosen
+from plinio_sweep import Task, accuracy
+from presets import CPU_LAMBDAS, Preset, chosen, layered
 
 NAME, PRESET = chosen(
     cpu=Preset(most=4_000, epochs=(20, 10, 5), trials=24, lambdas=CPU_LAMBDAS),
     full=Preset(most=None, epochs=(50, 50, 25), trials=100),
 )
-WARMUP, SEARCH, FINETUNE = PRESET.epochs
-
-sweep = Sweep(
-    name=f"vww-mobilenet-{NAME}",
-    task=Task(
-        net=mobilenet,
-        data=partial(visual_wake_words, PRESET.most),
-        loss=F.cross_entropy,
-        metrics={"accuracy": accuracy},
-        augment=partial(moved_images, share=0.05),
-    ),
-    recipe=Recipe(
-        warmup=Phase(epochs=WARMUP, lr=1e-3, schedule=cosine),
-        search=Phase(epochs=SEARCH, lr=1e-3, arch_lr=1e-2),
-        finetune=Phase(epochs=FINETUNE, lr=1e-3, schedule=cosine),
-        batch_size=32,
-    ),
-    space=Space(
-        orders=("pit>mps", "mps"),
-        strength=LogUniform(low=0.1, high=20.0),
-        choices={"mps.w_bits": ((2, 4, 8), (0, 2, 4, 8))},
-    ),
-    pressure=size_bytes,
-    objectives=("-accuracy", "size_bytes"),
-    baselines=PRESET.beside_channels,
-    trials=PRESET.trials,
+TASK = Task(
+    net=mobilenet,
+    data=partial(visual_wake_words, PRESET.most),
+    loss=F.cross_entropy,
+    metrics={"accuracy": accuracy},
+    augment=partial(moved_images, share=0.05),
 )
+sweep = layered(f"vww-mobilenet-{NAME}", TASK, PRESET, batch_size=32)

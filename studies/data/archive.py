@@ -8,16 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.source import place
+from data.source import needed
 from data.split import Pair
 
 Arrays = Mapping[str, Any]
 
 
-def archive(name: str) -> Arrays | None:
-    """The arrays of the file `name` in the data folder; nothing where there is none."""
-    path = place(name)
-    return None if path is None else np.load(path)
+def archive(name: str, title: str) -> Arrays:
+    """The arrays of the file `name` in the data folder, which holds `title`.
+
+    Raises:
+        FileNotFoundError: Where there is none.
+    """
+    arrays: Arrays = np.load(needed(name, title))
+    return arrays
 
 
 def pair(arrays: Arrays, part: str) -> Pair:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.source import decoded, missing, place
+from data.source import decoded, missing, needed, place
 from data.split import Pair, held_out, in_parts, part_of, validated
 from plinio_sweep import Splits
 
@@ -69,13 +69,11 @@ def visual_wake_words(most: int | None = None) -> Splits:
     References:
         Chowdhery et al., "Visual Wake Words Dataset", 2019 (arXiv 1906.05721).
     """
-    if (folder := place(PHOTOS)) is None:
-        raise missing(
-            "Visual Wake Words",
-            (f"{PHOTOS}/",),
-            "download https://www.silabs.com/public/files/github/machine_learning/benchmarks/"
-            "datasets/vw_coco2014_96.tar.gz and unpack it there",
-        )
+    way = (
+        "download https://www.silabs.com/public/files/github/machine_learning/benchmarks/"
+        "datasets/vw_coco2014_96.tar.gz and unpack it there"
+    )
+    folder = needed(f"{PHOTOS}/", "Visual Wake Words", way)
     files = [path for name in CLASSES for path in sorted((folder / name).glob("*.jpg"))]
     found = decoded("visual-wake-words", files, _photos)
     parts = {name: (found[f"{name}.x"], found[f"{name}.y"]) for name in PARTS}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from data.sound import MACHINE_BINS, machine_spectrum, read_wav
-from data.source import decoded, missing, place
+from data.source import decoded, needed
 from data.split import Pair, held_out, in_parts
 from plinio_sweep import Splits
 
@@ -42,13 +42,8 @@ def toy_car(most: int | None = None) -> Splits:
     References:
         Koizumi et al., "DCASE 2020 challenge task 2", 2020 (arXiv 2006.05822).
     """
-    if (folder := place(FOLDER)) is None:
-        raise missing(
-            "ToyCar",
-            (f"{FOLDER}/",),
-            "download dev_data_ToyCar.zip from https://zenodo.org/record/3678171 and unpack it "
-            "there",
-        )
+    way = "download dev_data_ToyCar.zip from https://zenodo.org/record/3678171 and unpack it there"
+    folder = needed(f"{FOLDER}/", "ToyCar", way)
     files = [path for part in ("train", "test") for path in (folder / part).glob("*.wav")]
     found = decoded("toy-car", sorted(files), _spectra)
     heard = found["test.x"], found["test.y"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from data.archive import archive, pair, texts
-from data.source import missing
 from data.split import Pair, held_groups, held_out, validated
 from plinio_sweep import Splits
 
@@ -22,9 +21,7 @@ def imu_watch(most: int | None = None) -> Splits:
     References:
         Burns et al., "Shoulder physiotherapy exercise recognition", 2018 (arXiv 1802.01489).
     """
-    name = "imu_watch_128x6.npz"
-    if (found := archive(name)) is None:
-        raise missing("The signals of watches", (name,), "copy that file there")
+    found = archive("imu_watch_128x6.npz", "The signals of watches")
     kept, test = _channels_first(pair(found, "train")), _channels_first(pair(found, "test"))
     out = held_groups(texts(found, "subject_train"), 0.3)
     mean = kept[0][~out].mean((0, 2), keepdim=True)
@@ -35,9 +32,7 @@ def imu_watch(most: int | None = None) -> Splits:
 
 def wand(most: int | None = None) -> Splits:
     """Ten digits that were drawn with a wand, `(2, 64)` positions; see `imu_watch`."""
-    name = "wand_64x2.npz"
-    if (found := archive(name)) is None:
-        raise missing("The strokes of a wand", (name,), "copy that file there")
+    found = archive("wand_64x2.npz", "The strokes of a wand")
     kept, test = _channels_first(pair(found, "train")), _channels_first(pair(found, "test"))
     return validated(kept, held_out(kept[1].tolist(), 0.2), test, most)
 

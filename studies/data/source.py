@@ -25,6 +25,17 @@ def place(name: str) -> Path | None:
     return path if path is not None and path.exists() else None
 
 
+def needed(name: str, title: str, way: str = "copy that file there") -> Path:
+    """The file or folder `name` of the data folder, which holds `title`.
+
+    Raises:
+        FileNotFoundError: Where there is none; `way` says how to get it.
+    """
+    if (path := place(name)) is None:
+        raise missing(title, (name,), way)
+    return path
+
+
 def missing(title: str, names: Sequence[str], way: str) -> FileNotFoundError:
     """What to raise where `title` is in none of the places `names`; `way` says how to get it."""
     folder = os.environ.get(FOLDER)

@@ -51,13 +51,14 @@ def speech_commands(most: int | None = None) -> Splits:
         found = decoded("speech-commands", sorted(files), _decode)
         parts = {name: (found[f"{name}.x"], found[f"{name}.y"]) for name in PARTS}
         return _scaled(in_parts(parts["train"], parts["validation"], parts["test"], most))
-    if (arrays := archive(ARCHIVE)) is None:
+    if place(ARCHIVE) is None:
         raise missing(
             "Speech Commands",
             (f"{FOLDER}/", ARCHIVE),
             f"download https://download.tensorflow.org/data/{FOLDER}.tar.gz and unpack it into a "
             f"folder of that name",
         )
+    arrays = archive(ARCHIVE, "Speech Commands")
     kept, test = pair(arrays, "train"), pair(arrays, "test")
     out = held_groups(texts(arrays, "spk_train"), 0.15)
     return _scaled(validated(_spectra(kept), out, _spectra(test), most))
@@ -65,18 +66,14 @@ def speech_commands(most: int | None = None) -> Splits:
 
 def three_words(most: int | None = None) -> Splits:
     """Bed, cat and happy, in the published parts; see `speech_commands`."""
-    name = "kws3_mfcc.npz"
-    if (found := archive(name)) is None:
-        raise missing("The spectra of three words", (name,), "copy that file there")
+    found = archive("kws3_mfcc.npz", "The spectra of three words")
     parts = [_spectra(pair(found, part)) for part in ("train", "val", "test")]
     return _scaled(in_parts(parts[0], parts[1], parts[2], most))
 
 
 def spoken_digits(most: int | None = None) -> Splits:
     """Ten digits by six speakers, who are in all parts; see `speech_commands`."""
-    name = "fsdd_mfcc.npz"
-    if (found := archive(name)) is None:
-        raise missing("The spectra of spoken digits", (name,), "copy that file there")
+    found = archive("fsdd_mfcc.npz", "The spectra of spoken digits")
     kept, test = _spectra(pair(found, "train")), _spectra(pair(found, "test"))
     strata = list(zip(kept[1].tolist(), texts(found, "spk_train"), strict=True))
     return _scaled(validated(kept, held_out(strata, 0.1), test, most))

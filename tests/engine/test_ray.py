@@ -6,7 +6,6 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ import pytest
 from plinio_sweep.engine.ray import LOCAL, check_reach
 from plinio_sweep.settings import Settings
 from tests.conftest import Finished
+from tests.engine import interrupted
+from tests.engine.interrupted import Interrupted
 from tests.messages import is_sentence
 from tests.terminal import (
     NAME,
@@ -25,14 +26,10 @@ from tests.terminal import (
     refusal,
     run,
     sentence,
-    started,
-    states,
-    values_of,
     without,
     write_study,
 )
 
-RUN = ("run", NAME, "--engine", "ray", "--workers", "2")
 # In a process of its own: Ray warns of itself, and leaves much behind in the one that loads it.
 HEAD = """
 import sys
@@ -45,11 +42,6 @@ import ray
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 """
-
-
-def write_table(folder: Path, *lines: str) -> None:
-    """The settings of a study in `folder`."""
-    (folder / "plinio-sweep.toml").write_text("\n".join(["[ray]", *lines, ""]), encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,42 +76,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         head.communicate()  # with nothing: it reads on, and ends
 
 
-@dataclass(frozen=True, kw_only=True)
-class Disturbed:
-    """A study that was stopped, and of which an actor was killed when it went on."""
-
-    folder: Path
-    code: int  # of the command that was stopped
-    said: str
-    left: Counter[str]  # states of the trials after it
-    code_in_the_end: int
-    said_in_the_end: str
-
-
 @pytest.fixture(scope="module")
-def disturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+def disturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     folder = tmp_path_factory.mktemp("disturbed")
     write_study(folder)
-    write_table(folder, f'address = "{cluster.address}"')
+    interrupted.write_table(folder, "ray", f'address = "{cluster.address}"')
     # Ray's machines have no environment of `run` but its settings, so the file must say the rest.
     slow = (folder / NAME).read_text().replace('"BARS_PAUSE", "0"', '"BARS_PAUSE", "0.04"')
     (folder / NAME).write_text(slow)
-    with started(folder, *RUN, **cluster.token) as running:
-        running.wait_until_busy(2)
-        running.process.send_signal(signal.SIGINT)
-        code, said, _ = running.end(seconds=40)
-    left = states(folder)
-    with started(folder, *RUN, **cluster.token) as running:
-        running.wait_until_busy(2)
-        kill(cluster.actors()[:1])
-        code_in_the_end, said_in_the_end, _ = running.end()
-    return Disturbed(
-        folder=folder,
-        code=code,
-        said=said,
-        left=left,
-        code_in_the_end=code_in_the_end,
-        said_in_the_end=said_in_the_end,
+    return interrupted.interrupt(
+        folder,
+        "ray",
+        stop=signal.SIGINT,
+        disturb=lambda workers: kill(cluster.actors()[:1]),
+        variables=cluster.token,
     )
 
 
@@ -129,19 +99,13 @@ def test_a_ray_that_is_started_here_is_open_to_this_machine_only(cluster: Cluste
 
 
 @pytest.mark.slow
-def test_ctrl_c_has_actors_put_their_trials_back(disturbed: Disturbed) -> None:
-    assert disturbed.code == 130
-    assert "each worker puts its trial back" in disturbed.said
-    again = f"continue with: plinio-sweep run {NAME} --workers 2 --engine ray\n"
-    assert disturbed.said.endswith(again)
-    assert disturbed.left["WAITING"] >= 1
-    assert disturbed.left["RUNNING"] == 0
+def test_ctrl_c_has_actors_put_their_trials_back(disturbed: Interrupted) -> None:
+    interrupted.check_stopped(disturbed, "ray")
 
 
 @pytest.mark.slow
-def test_an_actor_that_is_lost_comes_back_and_no_trial_is(disturbed: Disturbed) -> None:
-    assert disturbed.code_in_the_end == 0, disturbed.said_in_the_end
-    assert "4 of 4 trials complete, 0 failed" in disturbed.said_in_the_end
+def test_an_actor_that_is_lost_comes_back_and_no_trial_is(disturbed: Interrupted) -> None:
+    interrupted.check_ended(disturbed)
     assert "(it was interrupted)" in disturbed.said_in_the_end
     logs = disturbed.folder / ".plinio-sweep" / "logs"
     assert {path.name for path in logs.iterdir()} == {"worker-0.log", "worker-1.log"}
@@ -149,15 +113,13 @@ def test_an_actor_that_is_lost_comes_back_and_no_trial_is(disturbed: Disturbed) 
 
 @pytest.mark.slow
 def test_actors_come_to_what_undisturbed_workers_come_to(
-    disturbed: Disturbed, finished: Finished
+    disturbed: Interrupted, finished: Finished
 ) -> None:
-    found = values_of(disturbed.folder)
-    assert len(found) == 4
-    assert found == values_of(finished.folder)
+    interrupted.check_values(disturbed, finished)
 
 
 @pytest.mark.slow
-def test_events_are_heard_from_actors(disturbed: Disturbed) -> None:
+def test_events_are_heard_from_actors(disturbed: Interrupted) -> None:
     assert "epochs: " in disturbed.said_in_the_end
     assert disturbed.said_in_the_end.count(" complete: ") >= 1
 
@@ -178,7 +140,7 @@ def test_without_ray_it_says_what_to_install(
 @pytest.mark.slow
 def test_a_table_that_ray_does_not_take(tmp_path: Path, cluster: Cluster) -> None:
     write_study(tmp_path)
-    write_table(tmp_path, f'address = "{cluster.address}"', 'adress = "local"')
+    interrupted.write_table(tmp_path, "ray", f'address = "{cluster.address}"', 'adress = "local"')
     text = sentence(run(tmp_path, "run", NAME, "--engine", "ray", **cluster.token))
     assert text.startswith("`[ray]` must hold what ray.init takes here, but with ")
     assert "adress" in text

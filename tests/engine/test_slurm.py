@@ -6,9 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,8 @@ from plinio_sweep.settings import Settings, load_settings
 from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.reading import read_study
 from tests.conftest import Finished
+from tests.engine import interrupted
+from tests.engine.interrupted import Interrupted
 from tests.messages import is_sentence
 from tests.terminal import (
     NAME,
@@ -25,8 +25,6 @@ from tests.terminal import (
     children,
     refusal,
     started,
-    states,
-    values_of,
     wait_for,
     without,
     write_study,
@@ -34,72 +32,40 @@ from tests.terminal import (
 
 pytest.importorskip("submitit")
 
-RUN = ("run", NAME, "--engine", "slurm", "--workers", "2")
 LOCAL = ('cluster = "local"',)
 SERVER = "postgresql+psycopg://ada:s3cret@host/sweeps"
 
 
-def write_table(folder: Path, *lines: str) -> None:
-    """The settings of a study in `folder`."""
-    (folder / "plinio-sweep.toml").write_text("\n".join(["[slurm]", *lines, ""]), encoding="utf-8")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preempted:
-    """A study that was stopped, and whose worker lost its machine when it went on."""
-
-    folder: Path
-    code: int  # of the command that was stopped
-    said: str
-    left: Counter[str]  # states of the trials after it
-    code_in_the_end: int
-    said_in_the_end: str
-
-
 @pytest.fixture(scope="module")
-def preempted(tmp_path_factory: pytest.TempPathFactory) -> Preempted:
+def preempted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     folder = tmp_path_factory.mktemp("preempted")
     write_study(folder)
-    write_table(folder, *LOCAL)
-    lean = without(folder / "lean", "optuna_dashboard")
-    with started(folder, *RUN, BARS_PAUSE="0.1", **lean) as running:
-        running.wait_until_busy(2)
-        running.process.send_signal(signal.SIGTERM)  # as clusters end what they started
-        code, said, _ = running.end(seconds=40)
-    # A cluster waits for jobs to end; what plays one here may have been quicker.
-    wait_for(lambda: not states(folder)["RUNNING"])
-    left = states(folder)
-    with started(folder, *RUN, BARS_PAUSE="0.05", **lean) as running:
-        jobs = children(running.wait_until_busy(2))
-        # So Slurm says that another job needs the machine: to all processes at once.
+    interrupted.write_table(folder, "slurm", *LOCAL)
+
+    def preempt(jobs: list[int]) -> None:
+        """So Slurm says that another job needs the machine: to all processes of a job at once."""
         for pid in (jobs[0], *children(jobs[:1])):
             os.kill(pid, signal.SIGUSR2)
-        code_in_the_end, said_in_the_end, _ = running.end()
-    return Preempted(
-        folder=folder,
-        code=code,
-        said=said,
-        left=left,
-        code_in_the_end=code_in_the_end,
-        said_in_the_end=said_in_the_end,
+
+    return interrupted.interrupt(
+        folder,
+        "slurm",
+        stop=signal.SIGTERM,  # as clusters end what they started
+        disturb=preempt,
+        variables={"BARS_PAUSE": "0.05", **without(folder / "lean", "optuna_dashboard")},
     )
 
 
 @pytest.mark.slow
 def test_a_run_that_is_ended_cancels_its_jobs_which_put_their_trials_back(
-    preempted: Preempted,
+    preempted: Interrupted,
 ) -> None:
-    assert preempted.code == 130
-    assert "each worker puts its trial back" in preempted.said
-    again = f"continue with: plinio-sweep run {NAME} --workers 2 --engine slurm\n"
-    assert preempted.said.endswith(again)
-    assert preempted.left["WAITING"] >= 1
+    interrupted.check_stopped(preempted, "slurm")
 
 
 @pytest.mark.slow
-def test_a_job_that_is_queued_again_goes_on(preempted: Preempted) -> None:
-    assert preempted.code_in_the_end == 0, preempted.said_in_the_end
-    assert "4 of 4 trials complete, 0 failed" in preempted.said_in_the_end
+def test_a_job_that_is_queued_again_goes_on(preempted: Interrupted) -> None:
+    interrupted.check_ended(preempted)
     assert "its worker died" not in preempted.said_in_the_end
     logs = preempted.folder / ".plinio-sweep" / "logs"
     told = [path.read_text() for path in (logs / "slurm").glob("*_log.out")]
@@ -109,15 +75,13 @@ def test_a_job_that_is_queued_again_goes_on(preempted: Preempted) -> None:
 
 @pytest.mark.slow
 def test_jobs_come_to_what_undisturbed_workers_come_to(
-    preempted: Preempted, finished: Finished
+    preempted: Interrupted, finished: Finished
 ) -> None:
-    found = values_of(preempted.folder)
-    assert len(found) == 4
-    assert found == values_of(finished.folder)
+    interrupted.check_values(preempted, finished)
 
 
 @pytest.mark.slow
-def test_progress_is_read_from_the_database(preempted: Preempted) -> None:
+def test_progress_is_read_from_the_database(preempted: Interrupted) -> None:
     record = read_study(preempted.folder / NAME, load_settings(preempted.folder / NAME))
     said = preempted.said + preempted.said_in_the_end
     for trial in record.trials:
@@ -129,7 +93,7 @@ def test_a_password_is_in_no_process_list_and_no_file(
     tmp_path: Path, postgresql: Callable[[], str]
 ) -> None:
     study = write_study(tmp_path)
-    write_table(tmp_path, *LOCAL)
+    interrupted.write_table(tmp_path, "slurm", *LOCAL)
     url = postgresql().replace("postgres:@", "postgres:s3cret@")
     assert "s3cret" in url
     lean = without(tmp_path / "lean", "optuna_dashboard")
@@ -189,7 +153,7 @@ def test_a_table_that_submitit_does_not_take(
 ) -> None:
     monkeypatch.setenv("PLINIO_SWEEP_STORAGE", SERVER)
     monkeypatch.setenv("PATH", str(tmp_path))
-    write_table(tmp_path, *lines)
+    interrupted.write_table(tmp_path, "slurm", *lines)
     text = refusal("run", write_study(tmp_path), "--engine", "slurm")
     assert text.startswith("`[slurm]` must hold what submitit's update_parameters takes here")
     assert words in text

@@ -23,6 +23,12 @@ def two_layers(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv1d(2, width, 3), nn.ReLU(), nn.Conv1d(width, 3, 1))
 
 
+def first(net: nn.Module) -> nn.Conv1d:
+    layer = net.get_submodule("0")
+    assert isinstance(layer, nn.Conv1d)
+    return layer
+
+
 def set_rows(layer: nn.Conv1d, rows: Tensor) -> None:
     with torch.no_grad():
         layer.weight.copy_(rows[:, None, None].expand_as(layer.weight))
@@ -38,9 +44,9 @@ def test_exactly_the_smallest_rows_go(width: int, sparsity: float, seed: int) ->
     net = two_layers(width)
     order = torch.randperm(width, generator=torch.Generator().manual_seed(seed))
     signs = torch.tensor([-1.0, 1.0]).repeat(width)[:width]
-    set_rows(net[0], (order + 1) * signs)  # type: ignore[arg-type]
+    set_rows(first(net), (order + 1) * signs)
     exported = L1(net, input_shape=(2, 8), sparsity=sparsity).export()
-    kept = exported.get_submodule("0").weight[:, 0, 0].abs().int().tolist()  # type: ignore[operator,union-attr]
+    kept = first(exported).weight[:, 0, 0].abs().int().tolist()
     gone = min(width - 1, round(sparsity * 100) * width // 100)  # in whole numbers
     assert sorted(kept) == list(range(gone + 1, width + 1))
 
@@ -76,11 +82,11 @@ def test_the_net_trains_whole_and_has_nothing_else_to_learn() -> None:
 
 def test_what_is_small_at_the_end_goes_not_what_was_at_the_start() -> None:
     net = two_layers(2)
-    set_rows(net[0], torch.tensor([1.0, 2.0]))  # type: ignore[arg-type]
+    set_rows(first(net), torch.tensor([1.0, 2.0]))
     model = L1(net, input_shape=(2, 8), sparsity=0.5)
     assert model.encode(model.theta(hard=True))["channels"] == {"0": [1]}
     with torch.no_grad():
-        model.net.get_submodule("0").weight.mul_(torch.tensor([3.0, 1.0])[:, None, None])  # type: ignore[operator,union-attr]
+        first(model.net).weight.mul_(torch.tensor([3.0, 1.0])[:, None, None])
     assert model.encode(model.theta(hard=True))["channels"] == {"0": [0]}
 
 

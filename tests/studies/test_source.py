@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.source import CACHE, FOLDER, decoded, missing, place
+from data.source import CACHE, FOLDER, decoded, missing, needed, place
 from tests.messages import is_sentence
 
 
@@ -110,6 +110,12 @@ def test_a_missing_data_set_says_what_to_get_and_where_to_put_it(
     assert place(names[0]) is None
     error = missing("Some data", names, "download it from there")
     assert is_sentence(error)
+    if len(names) == 1:
+        with pytest.raises(FileNotFoundError, match="Some data must be in") as raised:
+            needed(names[0], "Some data", "download it from there")
+        assert str(raised.value) == str(error)
+        (tmp_path / names[0]).mkdir()
+        assert (place(names[0]) is None) != known
     parts = ["Some data", FOLDER, *names, "download it from there"]
     assert all(part in str(error) for part in parts)
     assert (str(tmp_path) in str(error)) == known
