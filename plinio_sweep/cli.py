@@ -174,7 +174,7 @@ def _prune(study: Path, yes: bool, *, alone: bool) -> None:
 @main.command()
 @click.argument("study", type=_FILE)
 @click.argument("trial", type=int)
-@click.argument("directory", type=_FILE)
+@click.argument("directory", type=_FILE, required=False)
 @click.option(
     "--format",
     "form",
@@ -183,12 +183,14 @@ def _prune(study: Path, yes: bool, *, alone: bool) -> None:
     help="Beside the weights; by default all that the net and this machine allow.",
 )
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--register", "name", help="Also put it into MLflow's registry under this name.")
+@click.option("--alias", help="Of --register, for the new version.  [default: champion]")
 @_places
-def export(study: Path, trial: int, directory: Path, form: str, force: bool) -> None:
+def export(study: Path, trial: int, **options: Any) -> None:
     """Writes the net of TRIAL of STUDY to DIRECTORY: weights, integers, ONNX, C, report."""
-    from plinio_sweep.commands.export import export_trial
+    from plinio_sweep.commands.export import Wish, export_trial
 
-    export_trial(study, trial, directory, form=form, force=force)
+    export_trial(study, trial, Wish(**options))
 
 
 @main.command()

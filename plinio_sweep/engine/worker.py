@@ -145,8 +145,7 @@ def _tracker(events: Events, name: str, settings: Any) -> Any:
     if not settings.tracking_uri or not tracking.available():
         return None
     try:
-        root = settings.folder / "mlflow"
-        return tracking.MlflowTracker(settings.tracking_uri, name, root)
+        return tracking.open_tracker(settings, name)
     except Exception as error:
         # A tracking store that is down never stops a study.
         text = f"MLflow is left out: {' '.join(str(error).split())[:300]}"

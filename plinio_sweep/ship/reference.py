@@ -129,7 +129,7 @@ class IntegerNet(nn.Module):
         inputs = [known[name] for name in operation.inputs]
         shape = self.program.values[operation.output].shape
         result = _RUN[type(operation)](self, operation, inputs)
-        return result.reshape(len(inputs[0]), *shape)
+        return result.reshape(inputs[0].shape[0], *shape)
 
     def constant(self, name: str) -> Tensor:
         """A constant of the program, on the device of this net."""
@@ -200,7 +200,7 @@ def _multiply(net: IntegerNet, op: Multiply, inputs: list[Tensor]) -> Tensor:
 def _aligned(inputs: list[Tensor]) -> list[Tensor]:
     """Operands with as many axes each: broadcasting goes by items, and counts axes from behind."""
     axes = max(x.ndim for x in inputs)
-    return [x.reshape(len(x), *[1] * (axes - x.ndim), *x.shape[1:]) for x in inputs]
+    return [x.reshape(x.shape[0], *[1] * (axes - x.ndim), *x.shape[1:]) for x in inputs]
 
 
 def _average(net: IntegerNet, op: Average, inputs: list[Tensor]) -> Tensor:

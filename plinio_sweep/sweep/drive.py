@@ -137,12 +137,13 @@ class Worker:
 
     def _test(self, ground: Ground, key: str, folder: Path) -> None:
         net = load_net(ground, folder)
-        score = evaluate(shipped(ground, net).net, ground.data.part("test"), self.sweep.task)
+        measured = shipped(ground, net).net
+        score = evaluate(measured, ground.data.part("test"), self.sweep.task)
         values = {f"test_{name}": value for name, value in score.metrics.items()}
         self._patiently(partial(self.study.set_user_attr, f"test:{key}", values))
         run = self._run_of(key)
         if run is not None:
-            self._tell_tracker(lambda t: t.keep(run, net, ground.data.example(), values))
+            self._tell_tracker(lambda t: t.keep(run, measured, ground.data.example(), values))
 
     def _run_of(self, key: str) -> str | None:
         """The run of the trial whose result is filed under `key`; baselines have none."""

@@ -122,6 +122,7 @@ def _trial(
         drift=tuple(attrs.get("drift", ())),
         seconds=result.get("seconds", 0.0),
         reused_epochs=result.get("reused_epochs", 0),
+        nodes=tuple(attrs.get("nodes", ())),
     )
 
 

@@ -75,6 +75,7 @@ class TrialRecord:
     drift: tuple[str, ...] = ()  # changes of the study that were accepted before it began
     seconds: float = 0.0
     reused_epochs: int = 0  # taken from the store instead of trained
+    nodes: tuple[str, ...] = ()  # content keys of its training, one after another
 
 
 @dataclass(frozen=True, kw_only=True)

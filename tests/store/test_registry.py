@@ -1,0 +1,99 @@
+"""What keeps a model out of the registry: it must give, once loaded, what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from plinio_sweep.settings import Settings
+from plinio_sweep.store import tracking
+from plinio_sweep.store.registry import Registration, register
+from plinio_sweep.store.tracking import open_tracker
+from tests.messages import is_sentence
+from tests.zoo.shipped import Residual, TwoInputs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(not tracking.available(), reason="needs mlflow"),
+]
+
+
+class Changing(nn.Module):
+    """Another net once it is a graph."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1e-3 if torch.compiler.is_exporting() else x
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(folder=tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture
+def client(settings: Settings) -> MlflowClient:
+    return open_tracker(settings, "digits").client
+
+
+@pytest.fixture
+def put(settings: Settings, tmp_path: Path) -> Callable[..., tuple[str, float]]:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "model.bin").write_bytes(b"integers")
+
+    def put(net: nn.Module, *example: Tensor, **changes: Any) -> tuple[str, float]:
+        given: dict[str, Any] = {"name": "net", "alias": "champion", "tolerance": 1e-6, **changes}
+        wanted = Registration(
+            trial=3, params={}, net=net, example=example, bundle=bundle, tags={}, **given
+        )
+        return register(settings, "digits", wanted)
+
+    return put
+
+
+def test_versions_are_counted_and_the_alias_moves(
+    put: Callable[..., tuple[str, float]], client: MlflowClient
+) -> None:
+    net = Residual().eval()
+    versions = [put(net, torch.randn(2, 3, 8, 8), name="counted")[0] for _ in range(2)]
+    assert versions == ["1", "2"]
+    assert put(net, torch.randn(2, 3, 8, 8), name="counted", alias="")[0] == "3"
+    assert int(client.get_model_version_by_alias("counted", "champion").version) == 2
+    runs = {client.get_model_version("counted", version).run_id for version in "123"}
+    assert len(runs) == 1
+
+
+def test_a_net_of_several_inputs_is_compared_too(put: Callable[..., tuple[str, float]]) -> None:
+    _, difference = put(TwoInputs().eval(), torch.randn(2, 4), torch.randn(2, 4), name="several")
+    assert difference <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("net", "expected"),
+    [
+        pytest.param(
+            Changing(), "must give what trial 3 gives, but its outputs differ", id="other"
+        ),
+        pytest.param(Branching(), "must be written as a graph of torch.export", id="no graph"),
+    ],
+)
+def test_what_is_another_net_once_it_is_loaded_is_refused(
+    put: Callable[..., tuple[str, float]], client: MlflowClient, net: nn.Module, expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected) as error:
+        put(net, torch.ones(2, 4), name="refused")
+    assert is_sentence(error.value)
+    assert not client.search_registered_models("name = 'refused'")
