@@ -210,14 +210,20 @@ def cost(net: str, **options: Any) -> None:
 
 @main.command()
 @click.argument("study", type=_FILE)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Anyone there may delete.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Others need a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option(
+    "--token",
+    envvar="PLINIO_SWEEP_TOKEN",
+    help="That each request must bring, and must be there for other hosts; better by the variable "
+    "PLINIO_SWEEP_TOKEN, which is in no process list.",
+)
 @_database
-def serve(study: Path, host: str, port: int) -> None:
+def serve(study: Path, host: str, port: int, token: str | None) -> None:
     """Opens the dashboard of STUDY on this machine."""
     from plinio_sweep.commands.serve import serve_study
 
-    serve_study(study, host, port)
+    serve_study(study, host, port, token)
 
 
 if __name__ == "__main__":

@@ -101,13 +101,13 @@ class Claims:
 
     def _ask(self, trials: list[FrozenTrial]) -> Claim:
         expected = _turn(trials)
-        self._seat(expected)
+        self._draw_from(expected)
         trial = self.study.ask()
         # What is handed out is another one where a lost server took the lock with it, or forgot to
         # say that it had handed it out: it is drawn from its own turn all the same.
         turn = trial.user_attrs.get("uid", _begun(trials))
         if turn != expected:
-            self._seat(turn)
+            self._draw_from(turn)
             trial = optuna.trial.Trial(self.study, trial._trial_id)
         if self.leases is not None:
             self._lease = self.leases.take(_lease_key(trial._trial_id))
@@ -129,7 +129,7 @@ class Claims:
             if frozen.state == TrialState.RUNNING:
                 self._requeue(frozen, INTERRUPTED)
 
-    def _seat(self, turn: int) -> None:
+    def _draw_from(self, turn: int) -> None:
         seed = int(digest([self.sweep.seed, "sampler", turn])[:7], 16)
         self.study.sampler = self.sweep.sampler(seed)
 

@@ -1,7 +1,7 @@
 """optuna-dashboard with our notes, files and front; the only view that knows Optuna.
 
 The dashboard has no login: whoever reaches its port can delete a study. It therefore listens on the
-loopback address unless told otherwise.
+loopback address unless told otherwise, and asks for a token then.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plinio_sweep.view.figure import front_figure
+from plinio_sweep.view.guard import check_token, guarded
 from plinio_sweep.view.report import cost_title, format_cost, format_metric, strengths
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
+    token: str | None = None,
     on_ready: Callable[[str], None],
 ) -> None:
     """Serves the dashboard until it is interrupted.
@@ -236,12 +238,17 @@ def serve(
         host: Address to listen on. Any other than the loopback one opens the study to all who can
             reach it, for reading and for deleting.
         port: Port to listen on; 0 takes a free one.
+        token: That every request must bring; needed for other hosts than the loopback one.
         on_ready: Is told the address of the page once the port is open.
 
     Raises:
-        ValueError: The address is in use, or not one of this machine.
+        ValueError: The address is in use, or not one of this machine, or the token is missing.
     """
-    with _server(application(url, artifact_root), host, port) as server:
+    check_token(host, token)
+    app = application(url, artifact_root)
+    if token is not None:
+        app = guarded(app, token)
+    with _server(app, host, port) as server:
         try:
             on_ready(f"http://{host}:{server.server_port}")
             server.serve_forever()

@@ -10,13 +10,18 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
 
 import pytest
 
 from tests.conftest import Finished
+from tests.messages import is_sentence
 from tests.terminal import NAME, Running, refusal, started
 
 pytest.importorskip("optuna_dashboard")
+
+TOKEN = "correct horse battery staple"
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +82,45 @@ def test_a_port_in_use_is_refused(finished: Finished) -> None:
 
 
 def test_a_host_that_is_not_ours_is_refused(finished: Finished) -> None:
-    text = refusal("serve", finished.folder / NAME, "--host", "203.0.113.7", "--port", 0)
+    words = ("--port", 0, "--token", TOKEN)
+    text = refusal("serve", finished.folder / NAME, "--host", "203.0.113.7", *words)
     assert "203.0.113.7" in text
 
 
 def test_a_host_without_an_address_is_refused(finished: Finished) -> None:
-    text = refusal("serve", finished.folder / NAME, "--host", "no such host", "--port", 0)
+    words = ("--port", 0, "--token", TOKEN)
+    text = refusal("serve", finished.folder / NAME, "--host", "no such host", *words)
     assert "no such host" in text
+
+
+@pytest.mark.parametrize("words", [(), ("--token", "short")])
+def test_a_host_that_others_reach_needs_a_token(finished: Finished, words: tuple[str, ...]) -> None:
+    text = refusal("serve", finished.folder / NAME, "--host", "0.0.0.0", *words)
+    assert "token" in text
+    assert is_sentence(text)
+
+
+def test_with_a_token_nobody_comes_in_without(finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "guarded")
+    words = ("serve", NAME, "--port", "0", "--host", "0.0.0.0")
+    with started(folder, *words, PLINIO_SWEEP_TOKEN=TOKEN) as running:
+        assert running.process.stdout is not None
+        line = running.process.stdout.readline()
+        found = re.search(r"http://0\.0\.0\.0:(\d+)/\?token=", line)
+        assert found is not None, line
+        url = f"http://127.0.0.1:{found[1]}"
+        with pytest.raises(HTTPError, match="401"):
+            urllib.request.urlopen(f"{url}/api/studies", timeout=60)
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with browser.open(f"{url}/dashboard?token={quote(TOKEN)}", timeout=60) as page:
+            assert page.url == f"{url}/dashboard"
+        with browser.open(f"{url}/api/studies", timeout=60) as answer:
+            assert json.load(answer)["study_summaries"][0]["study_name"] == "bars"
+        running.process.send_signal(signal.SIGINT)
+        code, stdout, stderr = running.end()
+    assert code == 0
+    assert stderr.startswith("warning: whoever reaches this machine")
+    assert TOKEN not in line + stdout + stderr
 
 
 def test_serve_before_run_says_what_to_do(tmp_path: Path) -> None:
