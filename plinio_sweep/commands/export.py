@@ -21,6 +21,7 @@ from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import Settings, load_settings
 from plinio_sweep.ship.bundle import WEIGHTS_TOLERANCE, Format, write_bundle
 from plinio_sweep.store.opening import open_store
+from plinio_sweep.store.registry import Registration, check_names, register
 from plinio_sweep.sweep.definition import digest
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.reading import read_study
@@ -65,6 +66,13 @@ class Wish:
             raise ValueError(
                 f"`--alias` must go with `--register`, but got {self.alias!r} alone; add the name."
             )
+        if self.name is not None:
+            check_names(self.name, self.version_alias)
+
+    @property
+    def version_alias(self) -> str:
+        """What the new version is to be called; empty for nothing."""
+        return ALIAS if self.alias is None else self.alias
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,9 +162,7 @@ def _write(point: _Point, wish: Wish, directory: Path) -> None:
 
 
 def _register(point: _Point, wish: Wish, name: str, directory: Path) -> None:
-    from plinio_sweep.store.registry import Registration, register
-
-    alias = ALIAS if wish.alias is None else wish.alias
+    alias = wish.version_alias
     wanted = Registration(
         name=name,
         alias=alias,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from plinio_sweep.store.tracking import MlflowTracker, available, open_tracker
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_TAKEN = r"latest|v\d+"  # aliases that MLflow keeps for itself
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +43,24 @@ class Registration:
     bundle: Path
     tags: Mapping[str, str]
     tolerance: float
+
+
+def check_names(name: str, alias: str) -> None:
+    """Makes sure that MLflow takes both, before anything is written.
+
+    Raises:
+        ValueError: When it does not.
+    """
+    if not name.strip() or set("/:") & set(name):
+        raise ValueError(
+            f"`--register` must be a name without slashes and colons, but got {name!r}; take for "
+            f"instance that of the product."
+        )
+    if alias and (not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(_TAKEN, alias.lower())):
+        raise ValueError(
+            f"`--alias` must be letters, digits, - and _, and neither 'latest' nor 'v' with a "
+            f"number, but got {alias!r}; take for instance 'champion'."
+        )
 
 
 def register(settings: Settings, study: str, wanted: Registration) -> tuple[str, float]:

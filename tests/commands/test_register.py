@@ -156,9 +156,13 @@ def test_the_files_of_export_go_with_it(registered: Path, client: MlflowClient) 
     [
         pytest.param((), "must have a DIRECTORY to write, or a name to `--register`", id="none"),
         pytest.param(("model", "--alias", "a"), "`--alias` must go with `--register`", id="alias"),
+        pytest.param(("--register", "a/b"), "must be a name without slashes", id="slash"),
+        pytest.param(("--register", " "), "must be a name without slashes", id="no name"),
+        pytest.param(("--register", "a", "--alias", "v2"), "neither 'latest' nor", id="version"),
+        pytest.param(("--register", "a", "--alias", "a b"), "letters, digits", id="blank"),
     ],
 )
-def test_options_that_say_nothing_are_refused(
+def test_what_can_be_no_name_is_refused_before_anything_is_done(
     tmp_path: Path, words: tuple[str, ...], expected: str
 ) -> None:
     text = refusal("export", write_study(tmp_path), 0, *words)
