@@ -160,11 +160,12 @@ def front_table(study: StudyRecord, points: Sequence[TrialRecord] | None = None)
     # `Text` everywhere: a plain string such as "size [byte]" would be read as markup.
     table = Table(title=Text(study.name), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(Text("trial"), justify="right")
-    for heading, _ in columns:
-        # Split or unit on a line of its own, and digits folded rather than cut: a narrow
-        # terminal still shows everything.
+    for heading, cell in columns:
+        # Split or unit on a line of its own. A narrow terminal still shows every number, and
+        # whole: one in another unit goes below, orders and strengths are folded first.
         lines = Text(heading.replace(" (", "\n(").replace(" [", "\n["))
-        table.add_column(lines, justify="right", overflow="fold", no_wrap="(" in heading)
+        words = [word for text in (heading, *map(cell, records)) for word in text.split()]
+        table.add_column(lines, justify="right", overflow="fold", min_width=max(map(len, words)))
     for heading in ("order", "lambda"):
         table.add_column(Text(heading), overflow="fold")
     last = len(compared(study)) - 1

@@ -81,6 +81,20 @@ def test_a_narrow_terminal_still_shows_every_number_whole(large_study: StudyReco
     assert "3,200,000" in text
 
 
+def test_names_of_baselines_take_no_digit_from_a_number(large_study: StudyRecord) -> None:
+    named = BaselineRecord(
+        name="pit 1e-05",
+        values=(0.9325, 118_236.0),
+        metrics={"validation_accuracy": 0.9325, "test_accuracy": 0.8297},
+        costs={"size_bytes": 118_236.0, "macs": 11_536_224.0},
+    )
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(front_table(replace(large_study, baselines=(named,))))
+    line = next(line for line in capture.get().splitlines() if "pit 1e-05" in line)
+    assert all(number in line for number in ("0.9325", "0.8297", "118,236", "11,536,224"))
+
+
 def test_summary_tells_the_state_of_the_study(paper_study: StudyRecord) -> None:
     assert summary_line(paper_study) == (
         "5 of 24 trials complete, 1 failed, 1 pruned, 1 running, front of 3 points, "
