@@ -1,7 +1,8 @@
 """How much of a study is run: enough to see that it works, to see a front, or all of it.
 
-`PLINIO_SWEEP_PRESET` chooses among "smoke", "cpu" and "full". The choice is part of the name of a
-study, so that their trials do not mix; workers on other machines have it with the environment.
+`PLINIO_SWEEP_PRESET` chooses among "smoke", "cpu" and "full", and `PLINIO_SWEEP_SEED` another seed
+than 0, for a figure with its spread. Both are part of the name of a study, so that their trials do
+not mix; workers on other machines have them with the environment.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from plinio_sweep.train.recipe import cosine
 Net = Callable[[], nn.Module]
 
 VARIABLE = "PLINIO_SWEEP_PRESET"
+SEED_VARIABLE = "PLINIO_SWEEP_SEED"
 DEFAULT = "cpu"
 
 
@@ -60,6 +62,7 @@ class Preset:
         w_bits: Of the uniform nets beside the trials.
         sparsities: Of the nets that are pruned by magnitude beside the trials.
         lambdas: Of the methods that are trained alone beside the trials.
+        seed: Of all that is random.
     """
 
     most: int | None
@@ -68,6 +71,7 @@ class Preset:
     w_bits: tuple[int, ...] = (8, 4, 2)
     sparsities: tuple[float, ...] = (0.25, 0.5, 0.75)
     lambdas: tuple[float, ...] = PAPER_LAMBDAS
+    seed: int = 0
 
     def recipe(self, *, lr: float, batch_size: int) -> Recipe:
         """Its epochs as phases; where weights are all that is trained, `lr` falls on a cosine."""
@@ -99,14 +103,14 @@ CPU_LAMBDAS = (1e-3, 1e-5, 1e-7)
 
 
 def chosen(*, cpu: Preset, full: Preset) -> tuple[str, Preset]:
-    """The preset that the environment names, with its name.
+    """The preset that the environment names, with its name and that of its seed.
 
     Args:
         cpu: For a few hours on two cores: some of the data, and short phases.
         full: For an accelerator: all data, and a warm-up as long as the training of the reference.
 
     Raises:
-        ValueError: When there is no such preset.
+        ValueError: When there is no such preset, or the seed is no whole number.
     """
     presets: Mapping[str, Preset] = {"smoke": SMOKE, "cpu": cpu, "full": full}
     name = os.environ.get(VARIABLE) or DEFAULT
@@ -115,7 +119,14 @@ def chosen(*, cpu: Preset, full: Preset) -> tuple[str, Preset]:
             f"`{VARIABLE}` must be among {list(presets)}, but got {name!r}; leave it out for "
             f"{DEFAULT!r}."
         )
-    return name, presets[name]
+    seed = os.environ.get(SEED_VARIABLE) or "0"
+    if not seed.isdecimal():
+        raise ValueError(
+            f"`{SEED_VARIABLE}` must be a whole number from 0, but got {seed!r}; leave it out to "
+            f"have 0."
+        )
+    preset = replace(presets[name], seed=int(seed))
+    return f"{name}-seed{preset.seed}" if preset.seed else name, preset
 
 
 def layered(name: str, task: Task, preset: Preset, *, lr: float = 1e-3, batch_size: int) -> Sweep:
@@ -137,6 +148,7 @@ def layered(name: str, task: Task, preset: Preset, *, lr: float = 1e-3, batch_si
         objectives=(f"-{next(iter(task.metrics))}", "size_bytes"),
         baselines=preset.beside_channels,
         trials=preset.trials,
+        seed=preset.seed,
     )
 
 

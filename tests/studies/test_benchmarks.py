@@ -22,7 +22,7 @@ from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.stage import Plan, Stage
 from plinio_sweep.sweep.trial import run_trial
 from plinio_sweep.train.loop import Watch
-from presets import DEFAULT, VARIABLE
+from presets import DEFAULT, SEED_VARIABLE, VARIABLE
 from tests.messages import is_sentence
 from tests.studies import published
 from tests.terminal import invoke, refusal, run
@@ -106,6 +106,24 @@ def test_presets_are_studies_of_their_own(monkeypatch: pytest.MonkeyPatch) -> No
     forget(monkeypatch)
     monkeypatch.delenv(VARIABLE)
     assert load_study(STUDIES / "kws_dscnn.py").name == f"kws-dscnn-{DEFAULT}"
+
+
+def test_a_seed_makes_a_study_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "smoke")
+    found = []
+    for seed in ("", "7"):
+        forget(monkeypatch)
+        monkeypatch.setenv(SEED_VARIABLE, seed)
+        found.append(load_study(STUDIES / "kws_supernet.py"))
+    assert [(sweep.name, sweep.seed) for sweep in found] == [
+        ("kws-supernet-smoke", 0),
+        ("kws-supernet-smoke-seed7", 7),
+    ]
+    monkeypatch.setenv(SEED_VARIABLE, "-1")
+    forget(monkeypatch)
+    text = refusal("check", STUDIES / "kws_dscnn.py")
+    assert SEED_VARIABLE in text and "'-1'" in text
+    assert is_sentence(text)
 
 
 def test_a_preset_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
