@@ -30,12 +30,16 @@ VERBS = {
         *("--json", "--plot", "--model", "--bits", "--prune-cache", "--yes"),
         *("--storage", "--artifacts"),
     ],
-    "export": ["study", "trial", "directory", "--format", "--force", "--storage", "--artifacts"],
+    "export": [
+        *("study", "trial", "directory", "--format", "--force"),
+        *("--register", "--alias"),  # a folder, or the registry that a company ships from
+        *("--storage", "--artifacts"),
+    ],
     "cost": [
         *("net", "--model", "--bits", "--trial", "--input-shape", "--json", "--storage"),
         "--artifacts",
     ],
-    "serve": ["study", "--host", "--port", "--storage"],
+    "serve": ["study", "--host", "--port", "--token", "--storage"],
 }
 
 
