@@ -7,7 +7,7 @@ goes on with the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -251,10 +251,12 @@ class Worker:
         self, trial: optuna.Trial, result: TrialResult, excesses: Mapping[str, float]
     ) -> None:
         names = ("metrics", "costs", "estimates", "artifact", "seconds", "reused_epochs")
+        known = {name: getattr(result, name) for name in names}
+        phases = [asdict(phase) for phase in result.phases]
         for name, excess in excesses.items():
             trial.set_constraint(name, excess)
         # As one attribute: each is a transaction.
-        trial.set_user_attr("result", {name: getattr(result, name) for name in names})
+        trial.set_user_attr("result", known | {"phases": phases})
 
     def _fail(self, trial: optuna.Trial, run: str | None, error: Exception) -> None:
         self._confirm()

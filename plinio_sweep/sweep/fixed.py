@@ -7,7 +7,7 @@ the key of what was stored, or why there is nothing, and "nodes:NAME" what is ne
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -125,7 +125,12 @@ class FixedPlans:
         plan = self.plan(name)
         result, *_ = run_trial(ground, plan, warmup_seed=self.sweep.seed, watch=self.watch)
         values_of(self.sweep.axes, result.metrics, result.costs)
-        stored = {"metrics": result.metrics, "costs": result.costs, "artifact": keys[-1]}
+        stored = {
+            "metrics": result.metrics,
+            "costs": result.costs,
+            "artifact": keys[-1],
+            "phases": [asdict(phase) for phase in result.phases],
+        }
         if self._tell(name, stored):
             self.say(
                 {"event": "baseline", "name": name, "reused_epochs": result.reused_epochs, **stored}
@@ -149,7 +154,9 @@ class FixedPlans:
 
     def _write(self, name: str, stored: Mapping[str, Any]) -> bool:
         with exclusive(self.settings):
-            if self.study.user_attrs.get(name) == stored:
+            # Who was second took all of it from the store; else both say the same.
+            known = {**self.study.user_attrs.get(name, {}), "phases": stored.get("phases")}
+            if known == {**stored, "phases": stored.get("phases")}:
                 return False
             self.study.set_user_attr(name, stored)
         return True

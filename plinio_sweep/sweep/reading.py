@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from plinio_sweep.sweep.result import (
     SEED,
     BaselineRecord,
     Objective,
+    PhaseRecord,
     State,
     StudyRecord,
     TrialRecord,
@@ -123,7 +125,21 @@ def _trial(
         seconds=result.get("seconds", 0.0),
         reused_epochs=result.get("reused_epochs", 0),
         nodes=tuple(attrs.get("nodes", ())),
+        estimates=result.get("estimates", {}),
+        phases=_phases(result),
+        worker=attrs.get("worker", ""),
+        begin=_moment(trial.datetime_start),
+        end=_moment(trial.datetime_complete),
     )
+
+
+def _phases(stored: Mapping[str, Any]) -> tuple[PhaseRecord, ...]:
+    return tuple(PhaseRecord(**phase) for phase in stored.get("phases", ()))
+
+
+def _moment(time: datetime | None) -> float | None:
+    """Optuna writes the local time of the worker."""
+    return None if time is None else time.timestamp()
 
 
 def _baseline(
@@ -139,6 +155,7 @@ def _baseline(
         metrics={**stored["metrics"], **attrs.get(f"test:{name}", {})},
         costs=stored["costs"],
         artifact=stored["artifact"],
+        phases=_phases(stored),
     )
 
 

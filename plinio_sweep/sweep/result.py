@@ -16,6 +16,7 @@ __all__ = [
     "BaselineRecord",
     "Epoch",
     "Objective",
+    "PhaseRecord",
     "State",
     "StudyRecord",
     "TrialRecord",
@@ -42,6 +43,23 @@ class Objective:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhaseRecord:
+    """One node of a trial's path: when it was come to, and whether it had to be trained."""
+
+    name: str  # "warmup", "pit.search", "pit.finetune", "evaluation"
+    key: str  # content key of what is stored
+    begin: float  # [s] since 1970, of the worker's clock
+    seconds: float  # that this trial took for it; of a cut one, since the last cut
+    epochs: int
+    reused: bool  # whether it was taken from the store instead of trained
+
+    @property
+    def trained_epochs(self) -> int:
+        """Epochs that somebody had to train for it."""
+        return 0 if self.reused else self.epochs
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """What one plan came to. Metrics and costs are those of the exported net."""
 
@@ -56,6 +74,7 @@ class TrialResult:
     seconds: float
     integers: Mapping[str, Any] = field(default_factory=dict)  # how a quantised net was scored
     reused_epochs: int = 0  # of the history, taken from the store instead of trained
+    phases: tuple[PhaseRecord, ...] = ()  # along the path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +95,11 @@ class TrialRecord:
     seconds: float = 0.0
     reused_epochs: int = 0  # taken from the store instead of trained
     nodes: tuple[str, ...] = ()  # content keys of its training, one after another
+    estimates: Mapping[str, float] = field(default_factory=dict)  # as searched, of the costs
+    phases: tuple[PhaseRecord, ...] = ()  # along its path; none in studies of earlier versions
+    worker: str = ""  # that had it last
+    begin: float | None = None  # [s] since 1970, of its last attempt
+    end: float | None = None  # [s] since 1970
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +116,7 @@ class BaselineRecord:
     costs: Mapping[str, float] = field(default_factory=dict)
     artifact: str = ""
     reason: str = ""  # why it failed
+    phases: tuple[PhaseRecord, ...] = ()  # along its path; none in studies of earlier versions
 
 
 @dataclass(frozen=True, kw_only=True)

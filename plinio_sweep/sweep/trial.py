@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,8 +17,8 @@ from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.methods import METHODS
 from plinio_sweep.sweep.files import load_json, load_weights, save_json, save_weights
 from plinio_sweep.sweep.node import Outcome, once, outcome_of
-from plinio_sweep.sweep.path import path_of
-from plinio_sweep.sweep.result import TrialResult
+from plinio_sweep.sweep.path import Node, path_of
+from plinio_sweep.sweep.result import PhaseRecord, TrialResult
 from plinio_sweep.sweep.shipped import shipped
 from plinio_sweep.sweep.stage import Ground, Plan, StageOutcome
 from plinio_sweep.train.history import Epoch
@@ -42,34 +43,62 @@ def run_trial(
         DivergedError: When a loss is not finite.
         ValueError: When a stored file is damaged.
     """
-    *path, end = path_of(ground, plan, warmup_seed)
+    path = path_of(ground, plan, warmup_seed)
+    end = path[-1]
     folder = ground.store.find(end.key)
     if folder is not None:
-        return _stored(ground, folder)
-    begin = time.perf_counter()
+        return _stored(ground, folder, path)
     net: nn.Module | None = None
     outcomes: list[Outcome] = []
-    for node in path:
+    phases: list[PhaseRecord] = []
+    for node in path[:-1]:
+        since = _Since()
         outcomes.append(outcome_of(ground, node, net, watch))
         net = outcomes[-1].net
+        phases.append(since.phase(node, len(outcomes[-1].history), outcomes[-1].reused))
     assert net is not None
     trained = net.eval()
 
     def measure(_: Watch) -> TrialResult:
-        return _measure(ground, plan, trained, outcomes, end.key, time.perf_counter() - begin)
+        since = _Since()
+        made = _measure(ground, plan, trained, outcomes, end.key)
+        known = (*phases, since.phase(end, 0, reused=False))
+        return replace(made, phases=known, seconds=sum(phase.seconds for phase in known))
 
     def save(made: TrialResult, draft: Path) -> None:
         _save(draft, made, trained)
 
     found = once(ground, end.key, watch, measure, save)
     if found[1] is None:  # somebody else came to it while this was on its way
-        return _stored(ground, found[0])
+        return _stored(ground, found[0], path)
     return found[1], trained, found[0]
 
 
-def _stored(ground: Ground, folder: Path) -> tuple[TrialResult, nn.Module, Path]:
-    result = read_result(folder)
-    reused = replace(result, reused_epochs=len(result.history))
+class _Since:
+    """When something began: by the clock, and to measure how long it takes."""
+
+    def __init__(self) -> None:
+        self._moment, self._begin = time.time(), time.perf_counter()
+
+    def phase(self, node: Node, epochs: int, reused: bool) -> PhaseRecord:
+        """What was done since then: `node`."""
+        return PhaseRecord(
+            name=node.name,
+            key=node.key,
+            begin=self._moment,
+            seconds=time.perf_counter() - self._begin,
+            epochs=epochs,
+            reused=reused,
+        )
+
+
+def _stored(
+    ground: Ground, folder: Path, path: tuple[Node, ...]
+) -> tuple[TrialResult, nn.Module, Path]:
+    result, now = read_result(folder), _Since()
+    epochs = Counter(epoch.phase for epoch in result.history)
+    phases = tuple(now.phase(node, epochs[node.name], reused=True) for node in path)
+    reused = replace(result, reused_epochs=len(result.history), phases=phases)
     return reused, load_net(ground, folder), folder
 
 
@@ -79,7 +108,6 @@ def _measure(
     net: nn.Module,
     outcomes: list[Outcome],
     key: str,
-    seconds: float,
 ) -> TrialResult:
     leaves = shipped(ground, net)
     score = evaluate(leaves.net, ground.data.part("validation"), ground.task)
@@ -109,7 +137,7 @@ def _measure(
         history=tuple(epoch for outcome in outcomes for epoch in outcome.history),
         reused_epochs=sum(len(outcome.history) for outcome in outcomes if outcome.reused),
         artifact=key,
-        seconds=seconds,
+        seconds=0.0,  # known when all is done
     )
 
 
@@ -182,7 +210,8 @@ def read_result(folder: Path) -> TrialResult:
     """
     stored = load_json(folder / "result.json")
     stored["history"] = tuple(Epoch(**epoch) for epoch in stored["history"])
-    return TrialResult(**stored | {"layers": tuple(stored["layers"])})
+    phases = tuple(PhaseRecord(**phase) for phase in stored.get("phases", ()))
+    return TrialResult(**stored | {"layers": tuple(stored["layers"]), "phases": phases})
 
 
 def rebuild(make: Callable[[], nn.Module], architecture: Mapping[str, Any]) -> nn.Module:

@@ -48,7 +48,7 @@ def came_to(store: Store, trial: TrialRecord) -> tuple[Any, bytes]:
     folder = store.find(trial.artifact)
     assert folder is not None
     result = json.loads((folder / "result.json").read_text())
-    for name in ("seconds", "reused_epochs"):
+    for name in ("seconds", "reused_epochs", "phases"):
         del result[name]
     return [trial.values, trial.params, result], (folder / "model.safetensors").read_bytes()
 

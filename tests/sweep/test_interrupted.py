@@ -47,7 +47,7 @@ def grounded(folder: Path) -> Ground:
 def told(result: Any) -> dict[str, Any]:
     """What a trial came to, but for how long it took and what was there before."""
     found = asdict(result)
-    for name in ("seconds", "reused_epochs"):
+    for name in ("seconds", "reused_epochs", "phases"):
         del found[name]
     return found
 

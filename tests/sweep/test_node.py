@@ -88,6 +88,7 @@ def values(result: Any) -> Any:
         result,
         seconds=0.0,
         reused_epochs=0,
+        phases=(),
         architecture=json.loads(json.dumps(result.architecture)),
     )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -64,6 +65,28 @@ def test_a_stored_study_is_read_as_its_worker_sees_it(settings: Settings) -> Non
     assert (record.name, record.target_trials, record.folder) == ("tiny", 2, str(settings.folder))
     assert record.objectives == tiny.sweep.axes
     assert record.units["size_bytes"] == "byte"
+
+
+def test_a_trial_is_read_with_its_worker_its_times_and_its_phases(settings: Settings) -> None:
+    before = time.time()
+    worker = make_worker(settings)
+    worker.work()
+    for trial in worker.record().trials:
+        assert trial.worker == worker.name
+        assert trial.begin is not None and trial.end is not None
+        assert before - 1 <= trial.begin <= trial.phases[0].begin
+        assert trial.phases[-1].begin <= trial.end <= time.time() + 1
+        assert [phase.key for phase in trial.phases] == list(trial.nodes)
+        assert trial.estimates.keys() == trial.costs.keys()
+    seed = worker.record().baseline
+    assert seed is not None and [phase.name for phase in seed.phases][1:] == ["seed", "evaluation"]
+
+
+def test_a_trial_of_an_earlier_version_has_no_phases(settings: Settings) -> None:
+    study = open_study(tiny.sweep, settings)
+    study.add_trial(optuna.trial.create_trial(values=[0.5, 1.0], user_attrs={"result": {}}))
+    [trial] = record_of(study, settings.folder).trials
+    assert (trial.phases, trial.worker) == ((), "")
 
 
 def test_a_study_is_read_without_torch_and_without_its_file_being_run(settings: Settings) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,28 @@ def test_the_second_stage_goes_on_where_the_first_ended(ground_for: GroundFor) -
     layer = result.architecture["layers"]["second"]
     assert layer["out"] < layer["seed_out"] == 8
     assert len(result.architecture["stages"]) == 2
+
+
+def test_a_trial_says_when_each_of_its_phases_came_and_what_was_there_already(
+    ground_for: GroundFor,
+) -> None:
+    ground, before = ground_for(sweep), time.time()
+    plans = (ONE, replace(ONE, stages=(*ONE.stages, TWO.stages[0])), ONE)
+    first, longer, again = (run(ground, plan)[0].phases for plan in plans)
+    names = ["warmup", "pit.search", "pit.finetune"]
+    more = [*names, "pit#2.search", "pit#2.finetune", "evaluation"]
+    assert [phase.name for phase in first] == [*names, "evaluation"]
+    assert [phase.epochs for phase in first] == [1, 3, 1, 0]
+    assert [phase.name for phase in longer] == more
+    assert [phase.reused for phase in first] == 4 * [False]
+    assert [phase.reused for phase in longer] == 3 * [True] + 3 * [False]
+    assert [phase.reused for phase in again] == 4 * [True]
+    assert [phase.key for phase in again] == [phase.key for phase in first]
+    assert sum(phase.trained_epochs for phase in longer) == 4
+    moments = [phase.begin for phase in (*first, *longer, *again)]
+    assert moments == sorted(moments) and before <= moments[0] and moments[-1] <= time.time()
+    stored = read_result(run(ground, ONE)[2])
+    assert stored.phases == first and stored.seconds == sum(phase.seconds for phase in first)
 
 
 def test_the_seed_net_is_trained_as_long_as_a_trial(ground_for: GroundFor) -> None:
