@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "train": {"costs", "graph", "methods"},
     "sweep": {"costs", "graph", "methods", "train", "settings", "ship"},
     "store": {"settings", "sweep", "train"},
-    "view": {"sweep"},
+    "view": {"settings", "sweep"},
     "ship": {"graph"},
     "plugin": {"sweep"},
     "engine": {"plugin", "settings", "store", "sweep", "view"},

@@ -1,4 +1,4 @@
-"""`plinio-sweep run`: workers, bars, and the front at the end."""
+"""`plinio-sweep run`: workers, what is seen of them, and the front at the end."""
 
 from __future__ import annotations
 
@@ -7,25 +7,18 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from plinio_sweep.engine.group import Engine, Group, Request, open_engine
 from plinio_sweep.settings import Settings, load_settings, redacted
-from plinio_sweep.sweep.result import SEED, StudyRecord, TrialRecord
+from plinio_sweep.sweep.result import StudyRecord, TrialRecord
 from plinio_sweep.view import report
+from plinio_sweep.view.live import LiveView
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 PLACES = ("storage", "artifacts")  # settings that say where a study is
@@ -104,7 +97,8 @@ def _run(path: Path, settings: Settings, order: Order) -> int:
             "MLflow is not installed, so no run is tracked: pip install 'plinio-sweep[mlflow]'"
         )
     before = record_of(study, settings.folder)
-    with _Bars(target, before) as bars:
+    read = partial(record_of, study, settings.folder)
+    with LiveView(before, workers=order.workers, read=read) as bars:
         errors = _work(path, study, order, settings, engine, bars)
     if bars.trained or bars.reused:
         click.echo(f"epochs: {bars.trained} trained, {bars.reused} taken from the store")
@@ -121,7 +115,7 @@ def _run(path: Path, settings: Settings, order: Order) -> int:
 
 
 def _work(
-    path: Path, study: Any, order: Order, settings: Settings, engine: Engine, bars: _Bars
+    path: Path, study: Any, order: Order, settings: Settings, engine: Engine, bars: LiveView
 ) -> list[str] | None:
     """Runs workers until nothing is missing; what went wrong, or nothing at all after Ctrl-C."""
     from plinio_sweep.store.opening import open_store
@@ -172,7 +166,7 @@ def _missing_tests(study: Any, record: StudyRecord, store: Any) -> bool:
     return bool(lost) or any(f"test:{key}" not in study.user_attrs for key in wanted)
 
 
-def _run_workers(group: Group, bars: _Bars) -> list[str] | None:
+def _run_workers(group: Group, bars: LiveView) -> list[str] | None:
     """Runs workers to their end; what went wrong, or nothing at all after Ctrl-C."""
     try:
         with _terminable():
@@ -236,69 +230,3 @@ def _save_figure(study: Any, record: StudyRecord) -> None:
         save_front(study, record)
     except ImportError:
         return  # the dashboard is an extra
-
-
-class _Bars:
-    """A bar for the trials, and one for the epochs of each worker."""
-
-    def __init__(self, target: int, record: StudyRecord) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            transient=True,
-        )
-        self._target = target
-        done = sum(record.count(state) for state in ("complete", "pruned", "failed"))
-        self._trials = self._progress.add_task("trials", total=target, completed=min(done, target))
-        self._workers: dict[int, TaskID] = {}
-        self._baselines: dict[int, str] = {}  # what each worker trained last of them
-        self.trained, self.reused = 0, 0  # epochs
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def say(self, text: str) -> None:
-        """A line above the bars."""
-        self._progress.console.print(redacted(text), markup=False, highlight=False, soft_wrap=True)
-
-    def hear(self, worker: int, event: Mapping[str, Any]) -> None:
-        """Shows one event of one worker."""
-        kind = event.get("event")
-        self.reused += event.get("reused_epochs", 0)
-        if kind == "epoch":
-            self.trained += 1
-            self._epoch(worker, event)
-        elif kind in ("complete", "failed") or (kind == "lost" and event.get("given_up")):
-            self._progress.advance(self._trials)
-        if kind == "failed":
-            self.say(f"trial {event['trial']} failed: {event['reason']}")
-        elif kind == "lost":
-            self.say(f"trial {event['trial']} is taken up again: {event['reason']}")
-        elif kind == "taken":
-            self.say(f"trial {event['trial']} was given to another worker meanwhile")
-        elif kind == "baseline start":
-            self._baselines[worker] = event["name"]
-        elif kind == "baseline failed":
-            self.say(f"baseline {event['name']} failed: {event['reason']}")
-        elif kind == "warning":
-            self.say(str(event["text"]))
-        elif kind == "complete" and not self._progress.console.is_terminal:
-            self.say(f"trial {event['trial']} complete: {event['values']}")
-
-    def _epoch(self, worker: int, event: Mapping[str, Any]) -> None:
-        number = event["trial"]
-        what = self._baselines.get(worker, SEED) if number is None else f"trial {number}"
-        text = f"worker {worker}: {what}, {event['phase']}"
-        if worker not in self._workers:
-            self._workers[worker] = self._progress.add_task(text)
-        task = self._workers[worker]
-        self._progress.update(
-            task, description=text, completed=event["epoch"], total=event["epochs"]
-        )

@@ -38,6 +38,20 @@ def format_bytes(size: float) -> str:
     return " ".join(_scaled(size, ("B", "kB", "MB", "GB")))
 
 
+def format_short(cost: float, unit: str) -> str:
+    """A cost in three significant digits, with its unit.
+
+    >>> format_short(12_345, "byte"), format_short(1_234_567, "MAC"), format_short(12_345, "pJ")
+    ('12.3 kB', '1.23 MMAC', '12,345 pJ')
+    """
+    if unit == "byte":
+        return format_bytes(cost)
+    # As in figures: other units are written out.
+    prefixes = ("", "k", "M", "G") if unit in ("MAC", "bit", "cycle") else ("",)
+    number, prefix = _scaled(cost, prefixes)
+    return f"{number} {prefix}{unit}".rstrip()
+
+
 def format_cost(cost: float, unit: str) -> str:
     """A cost with thousands marked; bytes in short behind it where there are a thousand.
 
