@@ -56,7 +56,7 @@ def bars(tally: Tally, now: float, width: int, most: int) -> list[str]:
     counts = [f"{done}/{whole}" if whole else "" for _, done, whole in rows]
     tail = f"  {_times(tally, now)}" if width >= WIDE else ""
     right = max(map(len, counts)) + 2
-    left = min(max(len(text) for text, *_ in rows), width - right - BAR[0] - 1)
+    left = max(0, min(max(len(text) for text, *_ in rows), width - right - BAR[0] - 1))
     length = min(BAR[1], width - left - right - len(tail) - 1)
     if length < BAR[0]:
         texts = [text for text, *_ in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -108,7 +108,7 @@ def _best(study: StudyRecord, metric: int, cost: str, bound: float) -> Budget:
 
 
 def seconds_left(
-    done: int, spent: float, remaining: int, begun: float, workers: int
+    done: int, spent: float, remaining: int, begun: Iterable[float], workers: int
 ) -> float | None:
     """Time until the remaining trials are done, at the rate of this run [s].
 
@@ -116,20 +116,22 @@ def seconds_left(
         done: Trials that were done in this run.
         spent: Time of a worker on all of these [s].
         remaining: Trials that are not done, with those that are running.
-        begun: Time that is spent on those already [s].
+        begun: Time that is spent already on each of those that are running [s].
         workers: Between which they are shared.
 
     Returns:
         Nothing before the first trial is done: there is no rate yet.
 
     Example:
-        >>> seconds_left(4, 40.0, 6, 10.0, 2)
+        >>> seconds_left(4, 40.0, 6, [7.0, 3.0], 2)
         25.0
     """
     if not done:
         return None
-    left = max(0.0, remaining * spent / done - begun)
-    return left / max(1, min(workers, remaining))
+    each = spent / done
+    # One that takes longer than others says nothing of those that are to come.
+    left = remaining * each - sum(min(each, time) for time in begun)
+    return max(0.0, left) / max(1, min(workers, remaining))
 
 
 def in_words(seconds: float) -> str:

@@ -84,7 +84,8 @@ class Tally:
     def _epoch(self, worker: int, event: Mapping[str, Any]) -> None:
         number = event["trial"]
         what = _named(self._baselines.get(worker, SEED)) if number is None else f"trial {number}"
-        text = f"{what}, {str(event['phase']).replace('.', ' ')}"
+        phase = str(event["phase"]).replace(".", " ")
+        text = what if phase == SEED else f"{what}, {phase}"  # of the seed net itself
         self._at(worker, Work(text=text, epoch=event["epoch"], epochs=event["epochs"]))
 
     def _leave(self, worker: int, now: float | None) -> None:
@@ -119,10 +120,10 @@ class Tally:
             return None
         since = tuple(self._since.values())
         if self._told:
-            spent, begun = self._spent, sum(now - when for when in since)
+            spent, begun = self._spent, [now - when for when in since]
         else:  # all workers were at work all the time, as far as we know
             spent = self.workers * (self._last - self.begun)
-            begun = self.workers * (now - self._last)
+            begun = [now - self._last] * min(self.workers, remaining)
         return seconds_left(self._here, spent, remaining, begun, self.workers)
 
 
