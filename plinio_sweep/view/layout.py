@@ -96,7 +96,10 @@ def summary(tally: Tally, now: float, width: int) -> list[str]:
     parts = [*counts(tally)]
     if width < WIDE:
         parts.append(_times(tally, now))
-    return textwrap.wrap(", ".join(parts), max(1, width), break_on_hyphens=False)
+    # Between parts only: a number stays with what it counts.
+    text = ", ".join(part.replace(" ", "\xa0") for part in parts)
+    lines = textwrap.wrap(text, max(1, width), break_on_hyphens=False)
+    return [line.replace("\xa0", " ") for line in lines]
 
 
 def counts(tally: Tally) -> list[str]:
@@ -122,11 +125,12 @@ def plain(tally: Tally, now: float) -> str:
 
 def budgets(standing: Standing) -> list[str]:
     """The best below each budget, in columns; nothing before there is any."""
-    rows = [budget.cells() for budget in standing.budgets]
     if not any(budget.best for budget in standing.budgets):
         return []
-    first, second = (max(len(row[i]) for row in rows) for i in range(2))
-    lines = [f"{row[0]:<{first}}  {row[1]:>{second}}  {row[2]}".rstrip() for row in rows]
+    rows = [budget.cells() for budget in standing.budgets]
+    asked = max(len(row[0]) for row in rows)
+    metric = max(len(row[1]) for row in rows if row[2])
+    lines = [f"{row[0]:<{asked}}  {row[1]:>{metric}}  {row[2]}".rstrip() for row in rows]
     return ["best per budget", *lines]
 
 

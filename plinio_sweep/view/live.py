@@ -59,6 +59,7 @@ class LiveView:
         self._steps = self._tally.done // self._step
         self._console: Console | None = None  # none where there is no terminal
         self._live: Live | None = None
+        self._lines: list[str] = []  # that were drawn last
         self._looks: _Looks | None = None
 
     def __enter__(self) -> LiveView:
@@ -146,14 +147,26 @@ class LiveView:
         assert self._console is not None
         size = self._console.size
         # The last column stays free: some terminals begin a new line when it is written to.
-        lines = layout.screen(self._tally, time.monotonic(), size.width - 1, size.height)
-        text = "\n".join(lines)
+        self._unfold(size.width)
+        self._lines = layout.screen(self._tally, time.monotonic(), size.width - 1, size.height)
+        text = "\n".join(self._lines)
         if not self._console.encoding.startswith("utf"):
             text = text.translate(layout.ASCII).encode("ascii", "replace").decode("ascii")
         drawn = Text(text, no_wrap=True, overflow="crop")
         for pattern, style in _STYLES:
             drawn.highlight_regex(pattern, style)
         return drawn
+
+    def _unfold(self, width: int) -> None:
+        """Erases what is left over where the terminal was made narrower, and has folded lines."""
+        from rich.control import Control
+        from rich.segment import ControlType
+
+        assert self._console is not None
+        folds = sum((len(line) - 1) // width for line in self._lines if line)
+        for _ in range(folds):
+            step = Control((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
+            self._console.control(step)
 
 
 class _Looks:

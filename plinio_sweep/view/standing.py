@@ -137,7 +137,7 @@ def seconds_left(
 def in_words(seconds: float) -> str:
     """A time for people, no finer than it is known.
 
-    >>> in_words(20), in_words(150), in_words(5400), in_words(200_000)
+    >>> in_words(20), in_words(170), in_words(5400), in_words(200_000)
     ('20 s', '3 min', '1 h 30 min', '2 d 8 h')
     """
     if seconds < 99.5:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plinio_sweep.sweep.result import BaselineRecord, Objective, StudyRecord, TrialRecord
@@ -87,6 +87,7 @@ def studies(draw: st.DrawFn) -> StudyRecord:
 # -- the chart ------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(studies(), st.integers(0, 90), st.integers(0, 20))
 def test_every_point_of_a_front_is_drawn_inside_and_the_ends_are_labelled(
     study: StudyRecord, width: int, height: int
