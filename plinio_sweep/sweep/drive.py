@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
+from torch import nn
 
 from plinio_sweep.graph.count import cost_of
+from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.claims import Claim, Claims, Say
 from plinio_sweep.sweep.connect import DATABASE_ERRORS, patiently
@@ -31,12 +33,14 @@ from plinio_sweep.sweep.reading import excesses_of, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
 from plinio_sweep.sweep.shipped import shipped
 from plinio_sweep.sweep.stage import Ground, LeaseLostError, Leases, Store
-from plinio_sweep.sweep.storage import explained
+from plinio_sweep.sweep.storage import exclusive, explained
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.tracker import Annotator, Tracker
 from plinio_sweep.sweep.trial import load_net, run_trial
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate
+
+STUDY_RUN = "run"  # attribute of the study: key of its run in the tracking store
 
 Result = TypeVar("Result")
 
@@ -77,6 +81,7 @@ class Worker:
         self._life = self.life or Life(self.settings.folder)
         self.name = self._life.name
         self._claim: Claim | None = None  # in hand
+        self._known: Ground | None = None  # once its data were loaded
         self.number: int | None = None  # of the trial that is trained
         self._claims = Claims(
             sweep=self.sweep,
@@ -111,6 +116,7 @@ class Worker:
         """
         with explained(self.settings), self._life.lived():
             ground = self._ground()
+            self._tell_progress()
             self._fixed.train_seed(ground)
             self._fixed.train_rest(ground, wait=False)
             while (claim := self._patiently(self._claims.next)) is not None:
@@ -143,7 +149,24 @@ class Worker:
         self._patiently(partial(self.study.set_user_attr, f"test:{key}", values))
         run = self._run_of(key)
         if run is not None:
-            self._tell_tracker(lambda t: t.keep(run, measured, ground.data.example(), values))
+            example = ground.data.example()
+            self._tell_tracker(lambda t: t.keep(run, folder, measured, example, values))
+
+    def measured(self, folder: Path) -> tuple[nn.Module, Inputs]:
+        """The net of a stored trial as it is measured, and inputs of it."""
+        ground = self._known or self._ground()
+        return shipped(ground, load_net(ground, folder)).net, ground.data.example()
+
+    def study_run(self, make: Callable[[], str]) -> str:
+        """The key of the study's own run, made by the first worker that asks."""
+
+        def key() -> str:
+            with exclusive(self.settings):
+                if STUDY_RUN not in self.study.user_attrs:
+                    self.study.set_user_attr(STUDY_RUN, make())
+                return str(self.study.user_attrs[STUDY_RUN])
+
+        return self._patiently(key)
 
     def _run_of(self, key: str) -> str | None:
         """The run of the trial whose result is filed under `key`; baselines have none."""
@@ -186,6 +209,7 @@ class Worker:
         self._patiently(lambda: check_data(self.study, self.settings, ground, accept=accept))
         # Now, not after minutes of training: does the net run on the data, can it be traced?
         cost_of(seed_net(ground), ground.data.example(), ground.models)
+        self._known = ground
         return ground
 
     # -- one trial ------------------------------------------------------------------------------
@@ -233,6 +257,7 @@ class Worker:
         self._patiently(lambda: self.study.tell(trial, values, skip_if_finished=True))
         told = {"values": values, "reused_epochs": result.reused_epochs}
         self.say({"event": "complete", "trial": trial.number, **told})
+        self._tell_progress()
 
     def _patiently(self, action: Callable[[], Result]) -> Result:
         return patiently(action, self.settings.patience)
@@ -269,6 +294,7 @@ class Worker:
         failed = partial(self.study.tell, trial, state=TrialState.FAIL, skip_if_finished=True)
         self._patiently(failed)
         self.say({"event": "failed", "trial": trial.number, "reason": reason})
+        self._tell_progress()
 
     # -- what a trial never depends on ------------------------------------------------------------
 
@@ -284,6 +310,9 @@ class Worker:
         tracker = self.tracker
         if tracker is not None:
             self._attempt("track", lambda: action(tracker))
+
+    def _tell_progress(self) -> None:
+        self._tell_tracker(lambda t: t.progress(self._patiently(self.record)))
 
     def _annotator(self) -> Annotator:
         assert self.annotator is not None

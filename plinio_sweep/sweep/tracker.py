@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import optuna
     from torch import Tensor, nn
 
-    from plinio_sweep.sweep.result import TrialResult
+    from plinio_sweep.sweep.result import StudyRecord, TrialResult
 
 
 class Tracker(Protocol):
@@ -27,6 +27,7 @@ class Tracker(Protocol):
     def keep(
         self,
         run: str,
+        folder: Path,
         net: nn.Module,
         example: tuple[Tensor, ...],
         metrics: Mapping[str, float],
@@ -36,6 +37,10 @@ class Tracker(Protocol):
 
     def fail(self, run: str, reason: str, *, lost: bool = False) -> None:
         """Records that a trial failed, or was `lost` with its worker, and why."""
+        ...
+
+    def progress(self, record: StudyRecord) -> None:
+        """Records how far the study is."""
         ...
 
 

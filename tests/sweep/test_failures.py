@@ -213,6 +213,9 @@ class Broken:
     def fail(self, run: str, reason: str, *, lost: bool = False) -> None:
         raise AssertionError("it was never started")
 
+    def progress(self, record: Any) -> None:
+        pass
+
     def annotate(self, trial: Any, result: Any, folder: Path) -> None:
         raise RuntimeError("no ink")
 
@@ -240,9 +243,19 @@ class Noting:
     def finish(self, run: str, result: Any, folder: Path) -> None:
         self.told.append(("finish", run, folder.name == result.artifact))
 
-    def keep(self, run: str, net: nn.Module, example: Any, metrics: Mapping[str, float]) -> None:
+    def keep(
+        self,
+        run: str,
+        folder: Path,
+        net: nn.Module,
+        example: Any,
+        metrics: Mapping[str, float],
+    ) -> None:
         net(*example)
         self.told.append(("keep", run, net.training, list(metrics)))
+
+    def progress(self, record: Any) -> None:
+        pass
 
     def fail(self, run: str, reason: str, *, lost: bool = False) -> None:
         self.told.append(("fail", run, reason, lost))
