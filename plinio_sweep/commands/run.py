@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 from plinio_sweep.engine.group import Engine, Group, Request, open_engine
+from plinio_sweep.engine.track import left_over
 from plinio_sweep.settings import Settings, load_settings, redacted
 from plinio_sweep.sweep.result import StudyRecord, TrialRecord
 from plinio_sweep.view import report
@@ -102,6 +103,8 @@ def _run(path: Path, settings: Settings, order: Order) -> int:
         errors = _work(path, study, order, settings, engine, bars)
     if bars.trained or bars.reused:
         click.echo(f"epochs: {bars.trained} trained, {bars.reused} taken from the store")
+    if waits := left_over(settings):
+        click.echo(waits)
     record = record_of(study, settings.folder)
     if errors is None:
         return _stopped(path, record, order)
@@ -136,16 +139,18 @@ def _work(
         )
         return _run_workers(engine(request), bars)
 
+    # Of a run before, when MLflow was away: any worker tells it, so one more only where none is.
+    unheard = bool(left_over(settings))
     # Once more for the trials that died with their worker after the others had ended.
     for count in (order.workers, 1):
         if not _missing_results(record_of(study, settings.folder)):
             break
-        errors = work(count)
+        errors, unheard = work(count), False
         if errors is None or errors:
             return errors
     # The last worker measures the front; here it is one that did not live to do so.
     store = open_store(settings, warn=bars.say)
-    if _missing_tests(study, record_of(study, settings.folder), store):
+    if _missing_tests(study, record_of(study, settings.folder), store) or unheard:
         return work(1, "--finish")
     return []
 

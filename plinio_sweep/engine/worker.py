@@ -92,6 +92,7 @@ def _work(
 ) -> None:
     import torch
 
+    from plinio_sweep.engine.track import open_relay
     from plinio_sweep.plugin import load_study
     from plinio_sweep.settings import load_settings
     from plinio_sweep.store.leases import open_leases
@@ -116,17 +117,19 @@ def _work(
         leases=open_leases(settings, life),
         life=life,
         target=trials,
-        tracker=_tracker(events, sweep.name, settings),
         annotator=None if finish else _annotator(settings),
         accept_drift=accept_drift,
         say=events.say,
         stopping=events.stopping,
     )
+    worker.tracker = relay = open_relay(worker, _warner(events))
     if not finish:
         worker.work()
     # The last worker knows net and data already: no need of a new process for the test split.
     if finish or not worker.record().count("running"):
         _measure_front(worker)
+    if relay is not None:
+        relay.close()
 
 
 def _warner(events: Events) -> Callable[[str], None]:
@@ -137,20 +140,6 @@ def _measure_front(worker: Any) -> None:
     from plinio_sweep.view.front import shown
 
     worker.measure(shown(worker.record()))
-
-
-def _tracker(events: Events, name: str, settings: Any) -> Any:
-    from plinio_sweep.store import tracking
-
-    if not settings.tracking_uri or not tracking.available():
-        return None
-    try:
-        return tracking.open_tracker(settings, name)
-    except Exception as error:
-        # A tracking store that is down never stops a study.
-        text = f"MLflow is left out: {' '.join(str(error).split())[:300]}"
-        events.say({"event": "warning", "text": text})
-        return None
 
 
 def _annotator(settings: Any) -> Any:
