@@ -53,7 +53,9 @@ def read_study(path: Path, settings: Settings, name: str | None = None) -> Study
                 f"The study must have been started, but the database holds {names} and not "
                 f"{name or path.name!r}; start it with plinio-sweep run {path}."
             )
-        return record_of(optuna.load_study(study_name=name, storage=storage), settings.folder)
+        record = record_of(optuna.load_study(study_name=name, storage=storage), settings.folder)
+        storage.engine.dispose()  # a study file may read others: workers need their connections
+        return record
 
 
 def study_name(path: Path) -> str | None:
