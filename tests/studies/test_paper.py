@@ -284,7 +284,8 @@ EPOCHS = {
 @pytest.mark.slow
 def test_the_chain_runs_from_figure_8_to_the_table(tmp_path: Path) -> None:
     for name, (trained, taken) in EPOCHS.items():
-        done = run(tmp_path, "run", str(PAPER / f"{name}.py"), **places(tmp_path))
+        words = ("run", str(PAPER / f"{name}.py"), "--threads", "1")
+        done = run(tmp_path, *words, **places(tmp_path))
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"epochs: {trained} trained, {taken} taken from the store" in done.stdout, name
     told = subprocess.run(
