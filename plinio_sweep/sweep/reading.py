@@ -32,13 +32,18 @@ _STATES: Mapping[optuna.trial.TrialState, State] = {
 }
 
 
-def read_study(path: Path, settings: Settings) -> StudyRecord:
+def read_study(path: Path, settings: Settings, name: str | None = None) -> StudyRecord:
     """The stored study of the file at `path`.
+
+    Args:
+        path: Of the study file.
+        settings: Where it is stored.
+        name: Of the study, for one whose file computes it; else the last that the file started.
 
     Raises:
         StorageError: When it was never started or its database can't be used.
     """
-    written = study_name(path)
+    written = name or study_name(path)
     storage = open_storage(settings, create=False)
     with explained(settings):
         names = [s.study_name for s in optuna.get_all_study_summaries(storage)]
@@ -48,7 +53,9 @@ def read_study(path: Path, settings: Settings) -> StudyRecord:
                 f"The study must have been started, but the database holds {names} and not "
                 f"{name or path.name!r}; start it with plinio-sweep run {path}."
             )
-        return record_of(optuna.load_study(study_name=name, storage=storage), settings.folder)
+        record = record_of(optuna.load_study(study_name=name, storage=storage), settings.folder)
+        storage.engine.dispose()  # a study file may read others: workers need their connections
+        return record
 
 
 def study_name(path: Path) -> str | None:
