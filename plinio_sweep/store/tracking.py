@@ -140,14 +140,8 @@ class MlflowTracker:
                     self.client.log_artifact(run, str(folder / file))
             self.client.set_terminated(run, status="FINISHED")
 
-    def keep(
-        self,
-        run: str,
-        net: nn.Module,
-        example: tuple[Tensor, ...],
-        metrics: Mapping[str, float],
-    ) -> None:
-        """Adds the model of a trial that is on the front to its run, and its test metrics.
+    def keep(self, run: str, net: nn.Module, example: tuple[Tensor, ...]) -> None:
+        """Adds the model of a trial that is on the front to its run.
 
         Not of every trial: writing a net as a graph takes seconds, some as long as it was trained.
         A net that can't be written so does not fail the run: the tag "model.skipped" then says why
@@ -157,19 +151,22 @@ class MlflowTracker:
             run: Identifier that `start` returned; it may have ended.
             net: The exported net; left as it is.
             example: Inputs of `net`, batch first.
-            metrics: Of the test split.
         """
+        with quiet():
+            try:
+                with written(run, net, example) as model:
+                    upload(self.client, self.experiment_id, model)
+            except UnwritableError as error:
+                self.client.set_tag(run, "model.skipped", str(error))
+
+    def test(self, run: str, metrics: Mapping[str, float]) -> None:
+        """Adds the `metrics` of the test split to `run`, which may have ended."""
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000  # [ms]
         points = [Metric(_key(name), float(value), now, 0) for name, value in metrics.items()]
         with quiet():
             self.client.log_batch(run, metrics=points)
-            try:
-                with written(run, net, example) as model:
-                    upload(self.client, self.experiment_id, model)
-            except UnwritableError as error:
-                self.client.set_tag(run, "model.skipped", str(error))
 
     def run_of(self, number: int) -> str | None:
         """The last run of trial `number`; nothing where the tracking store was away."""
