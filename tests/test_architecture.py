@@ -39,7 +39,8 @@ ONLY_IN = {
         "store/tracking.py",
     },
     "optuna": {
-        *("sweep/claims.py", "sweep/connect.py", "sweep/drift.py", "sweep/drive.py"),
+        *("sweep/claims.py", "sweep/confirm.py", "sweep/connect.py", "sweep/drift.py"),
+        "sweep/drive.py",
         *("sweep/fixed.py", "sweep/needs.py", "sweep/opening.py", "sweep/reading.py"),
         *("sweep/space.py", "sweep/storage.py", "sweep/study.py", "sweep/tracker.py"),
         *("view/dashboard.py", "commands/serve.py"),
@@ -55,6 +56,7 @@ ONLY_IN = {
     "networkx": set(),
     "fsspec": {"store/link.py"},
     "s3fs": set(),
+    "scipy": {"view/confirm.py"},
 }
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from plinio_sweep.engine.group import Engine, Group, Request, open_engine
+from plinio_sweep.engine.group import Engine, Request, open_engine, run_group
 from plinio_sweep.engine.track import left_over
 from plinio_sweep.settings import Settings, load_settings, redacted
 from plinio_sweep.sweep.result import StudyRecord, TrialRecord
@@ -121,7 +119,6 @@ def _work(
     path: Path, study: Any, order: Order, settings: Settings, engine: Engine, bars: LiveView
 ) -> list[str] | None:
     """Runs workers until nothing is missing; what went wrong, or nothing at all after Ctrl-C."""
-    from plinio_sweep.store.opening import open_store
     from plinio_sweep.sweep.reading import record_of
 
     arguments = ["--trials", str(study.user_attrs["target"])]
@@ -137,7 +134,8 @@ def _work(
             heard=bars.hear,
             record=lambda: record_of(study, settings.folder),
         )
-        return _run_workers(engine(request), bars)
+        stopping = "stopping: each worker puts its trial back into the queue"
+        return run_group(engine(request), lambda: bars.say(stopping))
 
     # Of a run before, when MLflow was away: any worker tells it, so one more only where none is.
     unheard = bool(left_over(settings))
@@ -148,9 +146,8 @@ def _work(
         errors, unheard = work(count), False
         if errors is None or errors:
             return errors
-    # The last worker measures the front; here it is one that did not live to do so.
-    store = open_store(settings, warn=bars.say)
-    if _missing_tests(study, record_of(study, settings.folder), store) or unheard:
+    # The last worker sees to the front; here it is one that did not live to do so.
+    if _is_unkept(study, record_of(study, settings.folder), settings, bars) or unheard:
         return work(1, "--finish")
     return []
 
@@ -161,36 +158,18 @@ def _missing_results(record: StudyRecord) -> bool:
     return done < record.target_trials or record.count("running") > 0 or open_
 
 
-def _missing_tests(study: Any, record: StudyRecord, store: Any) -> bool:
-    """Whether the front is to be measured, or some of it is not in the store as it should be."""
+def _is_unkept(study: Any, record: StudyRecord, settings: Settings, bars: LiveView) -> bool:
+    """Whether some net of the front is not in a store as it should be."""
+    from plinio_sweep.store import tracking
+    from plinio_sweep.store.opening import open_store
+    from plinio_sweep.sweep.tracker import unkept
     from plinio_sweep.view.front import shown
 
-    wanted = shown(record)
+    wanted, store = shown(record), open_store(settings, warn=bars.say)
     # All are looked at, so that all that is damaged is told at once.
     lost = [key for key, artifact in wanted.items() if store.find(artifact) is None]
-    return bool(lost) or any(f"test:{key}" not in study.user_attrs for key in wanted)
-
-
-def _run_workers(group: Group, bars: LiveView) -> list[str] | None:
-    """Runs workers to their end; what went wrong, or nothing at all after Ctrl-C."""
-    try:
-        with _terminable():
-            group.run()
-    except KeyboardInterrupt:
-        bars.say("stopping: each worker puts its trial back into the queue")
-        group.stop()
-        return None
-    return group.errors
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C: so a cluster ends what it started, the only program at that."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    tracked = settings.tracking_uri and tracking.available()
+    return bool(lost or (tracked and unkept(study, wanted)))
 
 
 def _stopped(path: Path, record: StudyRecord, order: Order) -> int:
@@ -212,6 +191,8 @@ def print_front(record: StudyRecord, points: Sequence[TrialRecord] | None = None
     for line in (*report.drifts(record), *report.retries(record), *report.failures(record)):
         click.echo(line)
     click.echo(report.summary_line(record))
+    if record.touched or record.tested:
+        click.echo(report.seen_line(record))
 
 
 def _print_next(path: Path, record: StudyRecord, order: Order) -> None:
@@ -220,6 +201,7 @@ def _print_next(path: Path, record: StudyRecord, order: Order) -> None:
     study, places = shlex.quote(str(path)), order.places()
     click.echo("next:")
     click.echo(f"  plinio-sweep show {study} --plot front.png{places}")
+    click.echo(f"  plinio-sweep show {study} --test{places}")
     if points := front(record):
         click.echo(f"  plinio-sweep export {study} {points[0].number} model{places}")
     click.echo(f"  plinio-sweep serve {study}{order.places(('storage',))}")

@@ -54,10 +54,11 @@ class Dated(Protocol):
         folder: Path,
         net: nn.Module,
         example: tuple[Tensor, ...],
-        metrics: Mapping[str, float],
-        *,
-        when: float | None,
     ) -> None:
+        """As a tracker."""
+        ...
+
+    def test(self, run: str, metrics: Mapping[str, float], *, when: float | None) -> None:
         """As a tracker."""
         ...
 
@@ -129,21 +130,17 @@ class Relay:
         phases = [asdict(phase) for phase in result.phases]
         self._say({"do": "finish", "run": run, **known, "phases": phases})
 
-    def keep(
-        self,
-        run: str,
-        folder: Path,
-        net: nn.Module,
-        example: tuple[Tensor, ...],
-        metrics: Mapping[str, float],
-    ) -> None:
+    def keep(self, run: str, folder: Path, net: nn.Module, example: tuple[Tensor, ...]) -> None:
         """Records a trial of the front."""
         self._at_hand = (folder.name, (net, example))
         try:
-            note = {"do": "keep", "run": run, "artifact": folder.name, "metrics": dict(metrics)}
-            self._say(note)
+            self._say({"do": "keep", "run": run, "artifact": folder.name})
         finally:
             self._at_hand = None
+
+    def test(self, run: str, metrics: Mapping[str, float]) -> None:
+        """Records what a trial came to on test data."""
+        self._say({"do": "test", "run": run, "metrics": dict(metrics)})
 
     def fail(self, run: str, reason: str, *, lost: bool = False) -> None:
         """Records that a trial failed."""
@@ -230,7 +227,9 @@ class Relay:
             folder = self._folder(note)
             at_hand = self._at_hand if self._at_hand and self._at_hand[0] == folder.name else None
             net, example = at_hand[1] if at_hand else self._remake(folder)
-            store.keep(run, folder, net, example, note["metrics"], when=when)
+            store.keep(run, folder, net, example)
+        elif do == "test":
+            store.test(run, note["metrics"], when=when)
         elif do == "fail":
             store.fail(run, note["reason"], lost=note["lost"], when=when)
         elif do == "measure":

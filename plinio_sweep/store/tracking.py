@@ -245,11 +245,8 @@ class MlflowTracker:
         folder: Path,
         net: nn.Module,
         example: tuple[Tensor, ...],
-        metrics: Mapping[str, float],
-        *,
-        when: float | None = None,
     ) -> None:
-        """Adds the model of a trial that is on the front to its run, and its test metrics.
+        """Adds the model of a trial that is on the front to its run.
 
         Not of every trial: writing a net as a graph takes seconds, some as long as it was trained.
         A net that can't be written so does not fail the run: the tag "model.skipped" then says why
@@ -260,13 +257,9 @@ class MlflowTracker:
             folder: Artefact of the trial, whose name marks the model.
             net: The exported net; left as it is.
             example: Inputs of `net`, batch first.
-            metrics: Of the test split.
-            when: They were measured [s].
         """
-        now = moment(when) / 1000
         with told():
             run = self._runs.known(run).info.run_id
-            self._runs.log(run, [Point(name, value, now, 0) for name, value in metrics.items()])
             if self._has_model(run, folder.name):
                 return
             try:
@@ -274,6 +267,19 @@ class MlflowTracker:
                     upload(self.client, self.experiment_id, model, mark=folder.name)
             except UnwritableError as error:
                 self.client.set_tag(run, "model.skipped", str(error))
+
+    def test(self, run: str, metrics: Mapping[str, float], *, when: float | None = None) -> None:
+        """Adds the `metrics` of the test split to `run`, which may have ended.
+
+        Args:
+            run: What `start` returned or was given.
+            metrics: With the split in their names.
+            when: They were measured [s].
+        """
+        now = moment(when) / 1000
+        with told():
+            run = self._runs.known(run).info.run_id
+            self._runs.log(run, [Point(name, value, now, 0) for name, value in metrics.items()])
 
     def _has_model(self, run: str, mark: str) -> bool:
         """Whether the model is there; what was left of it half written is removed."""

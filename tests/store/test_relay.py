@@ -64,17 +64,11 @@ class Store:
     def finish(self, run: str, result: TrialResult, folder: Path, *, when: float | None) -> None:
         self._hear("finish", result, folder.name, when)
 
-    def keep(
-        self,
-        run: str,
-        folder: Path,
-        net: nn.Module,
-        example: Any,
-        metrics: Mapping[str, float],
-        *,
-        when: float | None,
-    ) -> None:
-        self._hear("keep", net, folder.name, metrics, when)
+    def keep(self, run: str, folder: Path, net: nn.Module, example: Any) -> None:
+        self._hear("keep", net, folder.name)
+
+    def test(self, run: str, metrics: Mapping[str, float], *, when: float | None) -> None:
+        self._hear("test", metrics, when)
 
     def fail(self, run: str, reason: str, *, lost: bool, when: float | None) -> None:
         self._hear("fail", reason, lost, when)
@@ -116,7 +110,8 @@ def make(tmp_path: Path, store: Store) -> Callable[..., Relay]:
 def whole_trial(tracker: Tracker, folder: Path) -> str:
     run = tracker.start(3, {"order": "pit"}, None)
     tracker.finish(run, RESULT, folder / "ab")
-    tracker.keep(run, folder / "ab", NET, (torch.ones(1),), {"test_accuracy": 0.25})
+    tracker.keep(run, folder / "ab", NET, (torch.ones(1),))
+    tracker.test(run, {"test_accuracy": 0.25})
     return run
 
 
@@ -128,7 +123,7 @@ def test_a_store_that_is_there_hears_at_once(
     make: Callable[..., Relay], store: Store, tmp_path: Path
 ) -> None:
     whole_trial(make(), tmp_path / "artifacts")
-    assert words(store) == ["start", "finish", "keep"]
+    assert words(store) == ["start", "finish", "keep", "test"]
     _, result, artifact, _ = store.heard[1]
     assert (artifact, result) == ("ab", RESULT)  # how this trial came to it, not who was first
     assert store.heard[2][1] is NET
@@ -149,7 +144,7 @@ def test_what_was_said_while_it_was_away_is_told_by_a_later_worker(
     assert warned == [
         f"MLflow is away, what it should hear waits in {place}: nobody is there, http://me:***@host"
     ]
-    assert len(Outbox(place).waiting()) == 3
+    assert len(Outbox(place).waiting()) == 4
     assert run in Outbox(place).waiting()[0].read_text()
 
     store.away = False
@@ -157,11 +152,11 @@ def test_what_was_said_while_it_was_away_is_told_by_a_later_worker(
     later.fail("run-0", "no sign of life", lost=True)  # only written: the study waits for it
     assert store.heard == []
     later.hand_on()
-    assert words(store) == ["start", "finish", "keep", "fail"]
-    assert [heard[-1] for heard in store.heard] == [100.0, 101.0, 102.0, 103.0]
+    assert words(store) == ["start", "finish", "keep", "test", "fail"]
+    assert [heard[-1] for heard in store.heard] == [100.0, 101.0, "ab", 103.0, 104.0]
     assert store.heard[2][1] is REMADE
     later.close()
-    assert len(store.heard) == 4
+    assert len(store.heard) == 5
 
 
 def test_a_store_that_is_away_is_asked_less_and_less(
