@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from plinio_sweep.settings import Settings
@@ -25,6 +26,7 @@ from plinio_sweep.sweep.definition import digest
 from plinio_sweep.sweep.drift import ACCEPTED
 from plinio_sweep.sweep.failure import StoppedError
 from plinio_sweep.sweep.life import DIED, ENDED, Life
+from plinio_sweep.sweep.reading import is_lost
 from plinio_sweep.sweep.stage import HeldLease, Leases, Plan
 from plinio_sweep.sweep.storage import exclusive
 from plinio_sweep.sweep.study import Sweep
@@ -168,8 +170,9 @@ class Claims:
         """Keeps one successor of every lost trial; whether there were more.
 
         Optuna adds a trial once more when the connection breaks before it hears that it was added.
+        And a worker that was frozen may wake and end its trial just when that is put back.
         """
-        seen: set[int] = set()
+        seen = {trial.number for trial in trials if trial.state.is_finished() and not is_lost(trial)}
         dropped = False
         for trial in trials:
             before = trial.user_attrs.get("retry_of", [])[-1:]
@@ -215,9 +218,15 @@ class Claims:
         else:
             told = {"lost": why}
             self._enqueue(trial, losses, deaths)
-        for name, text in told.items():
-            self.study._storage.set_trial_user_attr(trial._trial_id, name, text)
-        self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        storage, identity = self.study._storage, trial._trial_id
+        try:
+            for name, text in told.items():
+                storage.set_trial_user_attr(identity, name, text)
+            storage.set_trial_state_values(identity, TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            # Its worker was frozen, and woke to end it before we could: the state of a trial is
+            # changed once, and who was first is right. Its successor goes with the doubles.
+            return
         self.say({"event": "lost", "trial": trial.number, "reason": why, "given_up": given_up})
         if "run" in attrs:
             self.lost(attrs["run"], why)
@@ -233,7 +242,7 @@ class Claims:
             other.user_attrs.get("uid") == uid
             and other.number not in losses
             and trial.number not in other.user_attrs.get("retry_of", [])
-            and "lost" not in other.user_attrs
+            and not is_lost(other)
             for other in self._trials()
         )
 
@@ -262,7 +271,7 @@ def _lease_key(identity: int) -> str:
 
 
 def _failed(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and "lost" not in trial.user_attrs
+    return trial.state == TrialState.FAIL and not is_lost(trial)
 
 
 def _turn(trials: list[FrozenTrial]) -> int:

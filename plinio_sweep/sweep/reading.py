@@ -90,7 +90,7 @@ def record_of(study: optuna.Study, folder: Path) -> StudyRecord:
     attrs = study.user_attrs
     axes = tuple(Objective(**axis) for axis in attrs.get("objectives", []))
     every = study.get_trials(deepcopy=False)
-    lost = {trial.number: trial.user_attrs["lost"] for trial in every if "lost" in trial.user_attrs}
+    lost = {trial.number: trial.user_attrs["lost"] for trial in every if is_lost(trial)}
     trials = tuple(
         _trial(trial, attrs.get(f"test:{trial.number}", {}), lost)
         for trial in every
@@ -113,6 +113,15 @@ def record_of(study: optuna.Study, folder: Path) -> StudyRecord:
         tested=sum(name.startswith("test:") for name in attrs),
         folder=str(folder),
     )
+
+
+def is_lost(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether another trial has taken the place of `trial`.
+
+    One that was ended by its worker, just when it was put back, bears the word all the same.
+    """
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    return "lost" in trial.user_attrs and trial.state not in ended
 
 
 def _trial(

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import sqlalchemy
+from optuna.trial import TrialState
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.leases import TABLE
@@ -41,7 +43,7 @@ def ordered(record: StudyRecord) -> list[Any]:
 
 def check(killer: Killer, target: int) -> None:
     record = killer.record()
-    assert Counter(trial.state for trial in record.trials) == {"complete": target}
+    assert Counter(trial.state for trial in record.trials) == {"complete": target}, odd(killer)
     assert ordered(record) == ordered(undisturbed(killer.folder / "undisturbed", target))
     made = Counter((killer.folder / "made.txt").read_text().split())
     assert made.most_common(1)[0][1] == 1
@@ -49,6 +51,15 @@ def check(killer: Killer, target: int) -> None:
         assert connection.execute(TABLE.select()).all() == []
     for log in killer.folder.glob("*.log"):
         assert "Traceback" not in log.read_text()
+
+
+def odd(killer: Killer) -> list[Any]:
+    """All of the trials that share a turn with none that is complete, or with more than one."""
+    url = {"study_name": study.name, "storage": killer.storage}
+    trials = optuna.load_study(**url).get_trials(deepcopy=False)
+    turns = Counter(t.user_attrs.get("uid") for t in trials if t.state == TrialState.COMPLETE)
+    found = [trial for trial in trials if turns[trial.user_attrs.get("uid")] != 1]
+    return [(t.number, t.state.name, t.datetime_complete, t.user_attrs) for t in found]
 
 
 def killer_on(server: Any, folder: Path, **changes: Any) -> Killer:

@@ -22,7 +22,7 @@ from plinio_sweep.store.leases import TABLE, TableLeases, open_leases
 from plinio_sweep.sweep import claims
 from plinio_sweep.sweep.drive import Worker
 from plinio_sweep.sweep.failure import StoppedError
-from plinio_sweep.sweep.life import Life
+from plinio_sweep.sweep.life import DIED, Life
 from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.sweep.stage import LeaseLostError
@@ -245,6 +245,70 @@ def test_a_trial_that_ends_while_its_worker_is_looked_for_is_done(settings: Sett
     assert second._claims.next() is not None
     states = [trial.state for trial in second.study.get_trials()]
     assert states == [TrialState.COMPLETE, TrialState.RUNNING]
+
+
+@pytest.mark.parametrize("moment", ["queued", "about to be called lost", "called lost"])
+@pytest.mark.parametrize("failing", [False, True], ids=["done", "failed"])
+def test_a_trial_that_ends_while_it_is_put_back_counts_once(
+    settings: Settings, moment: str, failing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker was frozen between its last look at its lease and its last word."""
+    first, second = make_worker(settings, target=2), make_worker(settings, target=2)
+    claim = first._claims.next()
+    assert claim is not None and claim.lease is not None
+    claim.lease.release()
+    second._claims.life = SilentLife(settings.folder)
+
+    def wake() -> None:
+        if failing:
+            first.study.tell(claim.trial, state=TrialState.FAIL, skip_if_finished=True)
+        else:
+            first.study.tell(claim.trial, [0.5, 1e3], skip_if_finished=True)
+
+    if moment == "queued":
+        monkeypatch.setattr(second.study, "add_trial", then(second.study.add_trial, wake))
+    else:
+        storage = second.study._storage
+        write = storage.set_trial_user_attr
+        both = (first_then if moment.startswith("about") else then)(write, wake)
+        monkeypatch.setattr(storage, "set_trial_user_attr", both)
+    assert (after := second._claims.next()) is not None
+    monkeypatch.undo()
+    lost = failing and moment == "called lost"  # nobody can tell it from one that was put back
+    assert after.trial.number == (1 if lost else 2)
+    first.study.tell(after.trial, [0.6, 2e3])
+    claims_left = 0
+    while (more := second._claims.next()) is not None:
+        first.study.tell(more.trial, [0.7, 2e3])
+        claims_left += 1
+    record = second.record()
+    ends = ["failed" if failing and not lost else "complete", "complete"]
+    assert [trial.state for trial in record.trials] == ends
+    assert claims_left == (1 if lost else 0)
+
+
+class SilentLife(Life):
+    """Knows of no worker that works."""
+
+    def end_of(self, worker: str) -> str | None:
+        return None if worker == self.name else DIED
+
+
+def then(action: Any, after: Any) -> Any:
+    def both(*words: Any, **named: Any) -> Any:
+        found = action(*words, **named)
+        after()
+        return found
+
+    return both
+
+
+def first_then(action: Any, before: Any) -> Any:
+    def both(*words: Any, **named: Any) -> Any:
+        before()
+        return action(*words, **named)
+
+    return both
 
 
 def test_a_trial_that_kills_its_workers_is_given_up(settings: Settings) -> None:
