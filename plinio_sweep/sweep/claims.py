@@ -172,7 +172,7 @@ class Claims:
         Optuna adds a trial once more when the connection breaks before it hears that it was added.
         And a worker that was frozen may wake and end its trial just when that is put back.
         """
-        seen = {trial.number for trial in trials if trial.state.is_finished() and not is_lost(trial)}
+        seen = {t.number for t in trials if t.state.is_finished() and not is_lost(t)}
         dropped = False
         for trial in trials:
             before = trial.user_attrs.get("retry_of", [])[-1:]

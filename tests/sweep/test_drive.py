@@ -272,7 +272,8 @@ def test_a_trial_that_ends_while_it_is_put_back_counts_once(
         write = storage.set_trial_user_attr
         both = (first_then if moment.startswith("about") else then)(write, wake)
         monkeypatch.setattr(storage, "set_trial_user_attr", both)
-    assert (after := second._claims.next()) is not None
+    after = second._claims.next()
+    assert after is not None
     monkeypatch.undo()
     lost = failing and moment == "called lost"  # nobody can tell it from one that was put back
     assert after.trial.number == (1 if lost else 2)
