@@ -44,7 +44,10 @@ ONLY_IN = {
     "optuna_dashboard": {"view/dashboard.py"},
     "moocore": {"view/front.py"},
     "matplotlib": {"view/figure.py"},
-    "plotly": {"view/figure.py"},
+    "plotly": {
+        *("view/figure.py", "view/panels/style.py", "view/panels/heatmap.py"),
+        *("view/panels/progress.py", "view/panels/strengths.py"),
+    },
     "onnx": {"ship/quantized_onnx.py"},
     "onnxruntime": {"ship/onnx.py"},
     "submitit": {"engine/slurm.py"},
