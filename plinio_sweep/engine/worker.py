@@ -117,7 +117,7 @@ def _work(
         life=life,
         target=trials,
         tracker=_tracker(events, sweep.name, settings),
-        annotator=None if finish else _annotator(settings),
+        annotator=_annotator(settings),
         accept_drift=accept_drift,
         say=events.say,
         stopping=events.stopping,
@@ -157,7 +157,7 @@ def _annotator(settings: Any) -> Any:
     from plinio_sweep.view.dashboard import DashboardAnnotator
 
     try:
-        return DashboardAnnotator(settings.folder / "dashboard")
+        return DashboardAnnotator(settings.folder / "dashboard", settings.tracking_uri)
     except ImportError:
         return None
 

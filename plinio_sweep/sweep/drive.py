@@ -6,9 +6,11 @@ goes on with the next.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +31,7 @@ from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.reading import excesses_of, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
-from plinio_sweep.sweep.shipped import shipped
+from plinio_sweep.sweep.shipped import Shipped, shipped, write_graph
 from plinio_sweep.sweep.stage import Ground, LeaseLostError, Leases, Store
 from plinio_sweep.sweep.storage import explained
 from plinio_sweep.sweep.study import Sweep
@@ -137,13 +139,23 @@ class Worker:
 
     def _test(self, ground: Ground, key: str, folder: Path) -> None:
         net = load_net(ground, folder)
-        measured = shipped(ground, net).net
+        leaves = shipped(ground, net)
+        measured = leaves.net
         score = evaluate(measured, ground.data.part("test"), self.sweep.task)
         values = {f"test_{name}": value for name, value in score.metrics.items()}
         self._patiently(partial(self.study.set_user_attr, f"test:{key}", values))
         run = self._run_of(key)
         if run is not None:
             self._tell_tracker(lambda t: t.keep(run, measured, ground.data.example(), values))
+        if self.annotator is not None and key.isdigit() and find_spec("onnx") is not None:
+            self._attempt("annotate", lambda: self._keep_graph(ground, int(key), leaves))
+
+    def _keep_graph(self, ground: Ground, number: int, leaves: Shipped) -> None:
+        """Beside the trial: not of every one, for that takes a second or more."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            write_graph(leaves, ground.data.example(), path)
+            self._annotator().keep(self.study, number, path)
 
     def _run_of(self, key: str) -> str | None:
         """The run of the trial whose result is filed under `key`; baselines have none."""

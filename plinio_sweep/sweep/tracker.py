@@ -45,3 +45,7 @@ class Annotator(Protocol):
     def annotate(self, trial: optuna.Trial, result: TrialResult, folder: Path) -> None:
         """Adds the note and the files of one trial."""
         ...
+
+    def keep(self, study: optuna.Study, number: int, path: Path) -> None:
+        """Adds the file at `path` to a trial of the front, which is done already."""
+        ...

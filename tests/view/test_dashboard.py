@@ -20,7 +20,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
 from plinio_sweep.view import dashboard
-from plinio_sweep.view.dashboard import DashboardAnnotator, note, save_front, serve
+from plinio_sweep.view.dashboard import DashboardAnnotator, save_panels, serve
+from plinio_sweep.view.note import Beside, note
 
 SPACE = {
     "order": CategoricalDistribution(["pit>mps", "mps"]),
