@@ -19,7 +19,7 @@ from plinio_sweep.store import tracking
 from plinio_sweep.view.dashboard import without_user
 
 HOST = "127.0.0.1"  # alone: MLflow asks nobody who he is
-PATIENCE = 120.0  # until it answers [s]; the first look at a database takes it half a minute
+PATIENCE = 300.0  # until it answers [s]; half a minute on a machine with nothing else to do
 
 
 @contextmanager
