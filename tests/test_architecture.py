@@ -41,7 +41,7 @@ ONLY_IN = {
         *("sweep/space.py", "sweep/storage.py", "sweep/study.py", "sweep/tracker.py"),
         *("view/dashboard.py", "commands/serve.py"),
     },
-    "optuna_dashboard": {"view/dashboard.py"},
+    "optuna_dashboard": {"view/dashboard.py", "view/mended.py"},
     "moocore": {"view/front.py"},
     "matplotlib": {"view/figure.py"},
     "plotly": {

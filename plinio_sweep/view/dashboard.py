@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from plinio_sweep.view.guard import check_token, guarded
+from plinio_sweep.view.mended import LATE_FILES, Attributes, mend
 from plinio_sweep.view.note import Beside, note
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 # Of a trial's artefact, what a person reads; weights stay in the artefact itself.
 FILES = ("architecture.json", "report.json")
 
-LATE_FILES = "dashboard:artifacts:"  # of the names of attributes that hold files of finished trials
 PLOTS = "dashboard:plot_data:"  # of the names of attributes that hold plots
 RUNS = "/mlflow/runs/"  # of the addresses that lead to a run in MLflow
 
@@ -162,26 +162,6 @@ def _with_panels(attrs: Mapping[str, Any], figures: Mapping[str, str]) -> dict[s
     return kept | {f"{PLOTS}{name}:0": figure for name, figure in figures.items()}
 
 
-def _order_plots() -> None:
-    """Has plots on a page in our order; optuna-dashboard 0.21 has them in a set."""
-    from optuna_dashboard import _app
-
-    from plinio_sweep.view.panels.every import PANELS
-
-    inner = getattr(_app, "get_plotly_graph_objects", None)
-    if inner is None or getattr(inner, "ordered", False):
-        return  # another version: then in any order
-
-    def ordered(attrs: dict[str, Any]) -> dict[str, str]:
-        found = inner(attrs)
-        last = len(PANELS)
-        places = {name: place for place, name in enumerate(PANELS)}
-        return dict(sorted(found.items(), key=lambda item: (places.get(item[0], last), item[0])))
-
-    ordered.ordered = True  # type: ignore[attr-defined]
-    _app.get_plotly_graph_objects = ordered
-
-
 def _display_storage(url: str, board: Board | None) -> RDBStorage:
     from optuna.storages import RDBStorage
 
@@ -193,6 +173,7 @@ def _display_storage(url: str, board: Board | None) -> RDBStorage:
             for study in studies:
                 if board is not None and study.study_name == board.name:
                     study.system_attrs = _with_panels(study.system_attrs, board.figures)
+                study.system_attrs = Attributes(study.system_attrs)
             return studies
 
         def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -224,7 +205,7 @@ def application(
     from optuna_dashboard import wsgi
 
     store = _artifact_store(artifact_root)
-    _order_plots()
+    mend()
     app: WSGIApplication = wsgi(_display_storage(url, board), artifact_store=store)
     return with_runs(app, mlflow)
 
