@@ -147,11 +147,16 @@ def save_panels(study: optuna.Study, record: StudyRecord, look: Look) -> None:
         save_plotly_graph_object(study, figure, graph_object_id=name)
 
 
-def _with_constraints(trial: FrozenTrial) -> FrozenTrial:
+def _displayed(trial: FrozenTrial) -> FrozenTrial:
     """`trial` with its constraints where optuna-dashboard 0.21 still looks for them."""
     values = list(trial.constraints.values())
     if values and "constraints" not in trial.system_attrs:
         trial.system_attrs = {**trial.system_attrs, "constraints": values}
+    # Half of what a page of thousands of trials would load, and in the timeline and the lineage.
+    if "result" in trial.user_attrs:
+        result = {k: v for k, v in trial.user_attrs["result"].items() if k != "phases"}
+        rest = {k: v for k, v in trial.user_attrs.items() if k != "nodes"}
+        trial.user_attrs = {**rest, "result": result}
     return trial
 
 
@@ -177,13 +182,13 @@ def _display_storage(url: str, board: Board | None) -> RDBStorage:
             return studies
 
         def get_trial(self, trial_id: int) -> FrozenTrial:
-            return _with_constraints(super().get_trial(trial_id))
+            return _displayed(super().get_trial(trial_id))
 
         def get_all_trials(
             self, study_id: int, deepcopy: bool = True, states: Any = None
         ) -> list[FrozenTrial]:
             trials = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
-            return [_with_constraints(trial) for trial in trials]
+            return [_displayed(trial) for trial in trials]
 
     wait = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else None
     return DisplayStorage(
