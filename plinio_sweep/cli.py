@@ -148,6 +148,10 @@ def run(ctx: click.Context, /, study: Path, **options: Any) -> None:
 @click.option("--plot", type=_FILE, help="Also write the front as .png, .svg or .html.")
 @click.option("--model", "models", multiple=True, help="A cost model to score the trials by.")
 @click.option("--bits", help="Of weights and activations of float layers, as 8,8; for --model.")
+@click.option("--confirm", type=int, help="Train each point again, from so many other seeds.")
+@click.option("--margin", type=float, help="Of --confirm: loss that is no loss.  [default: 0.01]")
+@click.option("--test", is_flag=True, help="Measure the points on test data, each once for ever.")
+@click.option("--workers", type=click.IntRange(min=1), help="Of --confirm and --test.")
 @click.option("--prune-cache", is_flag=True, help="Instead: what no study here needs; a dry run.")
 @click.option("--yes", is_flag=True, help="Of --prune-cache: remove it.")
 @_places

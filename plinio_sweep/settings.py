@@ -19,6 +19,7 @@ FOLDER = ".plinio-sweep"
 PREFIX = "PLINIO_SWEEP_"  # of the variables that stand for settings
 SECONDS = ("checkpoint", "lock_timeout", "patience")
 COUNTS = ("retries",)
+SWITCHES = ("system_metrics",)
 TABLES = ("slurm", "ray")  # of the engines: what is in them is theirs to judge
 PLACES = ("folder", "artifacts")  # folders, relative to the file that names them
 
@@ -38,6 +39,7 @@ class Settings:
         checkpoint: Least time between two checkpoints of a training [s].
         patience: How long to wait for a server that was lost, of the database or the artefacts [s].
         retries: How often a trial is taken up again whose worker died of it.
+        system_metrics: Whether CPU and memory of each worker are tracked beside its trials.
         slurm: Parameters of jobs, as submitit's `update_parameters` takes them; and `cluster`.
         ray: Arguments of `ray.init`; and `worker`, the options of each worker's actor.
     """
@@ -51,6 +53,7 @@ class Settings:
     checkpoint: float = 10.0
     patience: float = 120.0
     retries: int = 2
+    system_metrics: bool = False
     slurm: Mapping[str, Any] = field(default_factory=dict)
     ray: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,6 +68,11 @@ class Settings:
         if self.tracking == "none":
             return ""
         return self.tracking or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def outbox(self) -> Path:
+        """Where waits what MLflow could not be told."""
+        return self.folder / "outbox"
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -142,6 +150,8 @@ def _table(folder: Path) -> Mapping[str, Any] | None:
 def _convert(name: str, value: Any) -> Any:
     if name in SECONDS or name in COUNTS:
         return _number(name, value)
+    if name in SWITCHES:
+        return _switch(name, value)
     if name in TABLES:
         if isinstance(value, dict):
             return value
@@ -166,6 +176,14 @@ def _number(name: str, value: Any) -> float | int:
         return int(number) if whole else number
     kind = "a whole number" if whole else "a number of seconds"
     raise ValueError(f"Setting `{name}` must be {kind}, 0 or more, but got {value!r}; correct it.")
+
+
+def _switch(name: str, value: Any) -> bool:
+    words = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
+    found = words.get(str(value).lower())
+    if found is None:
+        raise ValueError(f"Setting `{name}` must be true or false, but got {value!r}; correct it.")
+    return found
 
 
 def redacted(text: str) -> str:

@@ -16,7 +16,7 @@ from plinio_sweep import Task, accuracy
 from presets import CPU_LAMBDAS, Preset, chosen, layered
 
 NAME, PRESET = chosen(
-    cpu=Preset(most=10_000, epochs=(20, 10, 5), trials=24, lambdas=CPU_LAMBDAS),
+    cpu=Preset(most=5_000, epochs=(16, 8, 4), trials=20, lambdas=CPU_LAMBDAS),
     full=Preset(most=None, epochs=(500, 200, 100), trials=100),
 )
 TASK = Task(

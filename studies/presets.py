@@ -1,8 +1,9 @@
 """How much of a study is run: enough to see that it works, to see a front, or all of it.
 
-`PLINIO_SWEEP_PRESET` chooses among "smoke", "cpu" and "full", and `PLINIO_SWEEP_SEED` another seed
-than 0, for a figure with its spread. Both are part of the name of a study, so that their trials do
-not mix; workers on other machines have them with the environment.
+`PLINIO_SWEEP_PRESET` chooses among "smoke", "cpu" and "full", `PLINIO_SWEEP_EPOCHS` other epochs of
+warm-up, search and fine-tuning than those of the preset ("20,10,5"), and `PLINIO_SWEEP_SEED`
+another seed than 0, for a figure with its spread. All are part of the name of a study, so that
+their trials do not mix; workers on other machines have them with the environment.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from plinio_sweep.train.recipe import cosine
 Net = Callable[[], nn.Module]
 
 VARIABLE = "PLINIO_SWEEP_PRESET"
+EPOCHS_VARIABLE = "PLINIO_SWEEP_EPOCHS"
 SEED_VARIABLE = "PLINIO_SWEEP_SEED"
 DEFAULT = "cpu"
 
@@ -103,14 +105,14 @@ CPU_LAMBDAS = (1e-3, 1e-5, 1e-7)
 
 
 def chosen(*, cpu: Preset, full: Preset) -> tuple[str, Preset]:
-    """The preset that the environment names, with its name and that of its seed.
+    """The preset that the environment names, with its name and those of its epochs and its seed.
 
     Args:
         cpu: For a few hours on two cores: some of the data, and short phases.
         full: For an accelerator: all data, and a warm-up as long as the training of the reference.
 
     Raises:
-        ValueError: When there is no such preset, or the seed is no whole number.
+        ValueError: When there is no such preset, or epochs or seed are no whole numbers.
     """
     presets: Mapping[str, Preset] = {"smoke": SMOKE, "cpu": cpu, "full": full}
     name = os.environ.get(VARIABLE) or DEFAULT
@@ -126,7 +128,21 @@ def chosen(*, cpu: Preset, full: Preset) -> tuple[str, Preset]:
             f"have 0."
         )
     preset = replace(presets[name], seed=int(seed))
+    if budget := os.environ.get(EPOCHS_VARIABLE):
+        preset = replace(preset, epochs=_epochs(budget))
+        name += f"-epochs{'-'.join(map(str, preset.epochs))}"
     return f"{name}-seed{preset.seed}" if preset.seed else name, preset
+
+
+def _epochs(text: str) -> tuple[int, int, int]:
+    words = [word.strip() for word in text.split(",")]
+    if len(words) != 3 or not all(map(str.isdecimal, words)) or int(words[1]) < 1:
+        raise ValueError(
+            f"`{EPOCHS_VARIABLE}` must be the epochs of warm-up, search and fine-tuning, at least "
+            f"one of them of search, but got {text!r}; write for instance 20,10,5."
+        )
+    warmup, search, finetune = map(int, words)
+    return warmup, search, finetune
 
 
 def layered(name: str, task: Task, preset: Preset, *, lr: float = 1e-3, batch_size: int) -> Sweep:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "train": {"costs", "graph", "methods"},
     "sweep": {"costs", "graph", "methods", "train", "settings", "ship"},
     "store": {"settings", "sweep", "train"},
-    "view": {"sweep"},
+    "view": {"settings", "sweep"},
     "ship": {"graph"},
     "plugin": {"sweep"},
     "engine": {"plugin", "settings", "store", "sweep", "view"},
@@ -34,9 +34,13 @@ MAY_IMPORT = {
 }
 # Who may import a large library, at all.
 ONLY_IN = {
-    "mlflow": {"store/mlflow_model.py", "store/registry.py", "store/tracking.py"},
+    "mlflow": {
+        *("store/mlflow_model.py", "store/mlflow_runs.py", "store/registry.py"),
+        "store/tracking.py",
+    },
     "optuna": {
-        *("sweep/claims.py", "sweep/connect.py", "sweep/drift.py", "sweep/drive.py"),
+        *("sweep/claims.py", "sweep/confirm.py", "sweep/connect.py", "sweep/drift.py"),
+        "sweep/drive.py",
         *("sweep/fixed.py", "sweep/needs.py", "sweep/opening.py", "sweep/reading.py"),
         *("sweep/space.py", "sweep/storage.py", "sweep/study.py", "sweep/tracker.py"),
         *("view/dashboard.py", "commands/serve.py"),
@@ -55,6 +59,7 @@ ONLY_IN = {
     "networkx": set(),
     "fsspec": {"store/link.py"},
     "s3fs": set(),
+    "scipy": {"view/confirm.py"},
 }
 
 

@@ -91,6 +91,18 @@ def test_a_folder_of_artefacts_is_relative_to_the_file_that_names_it_and_a_url_i
     assert load_settings(study, environment).artifacts_url == str(study.parent / "here")
 
 
+def test_system_metrics_are_switched_on_by_a_file_or_the_environment(study: Path) -> None:
+    assert load_settings(study, {}).system_metrics is False
+    write(study.parent, "system_metrics = true\n")
+    assert load_settings(study, {}).system_metrics is True
+    for word, expected in {"0": False, "off": False, "1": True, "True": True}.items():
+        assert (
+            load_settings(study, {"PLINIO_SWEEP_SYSTEM_METRICS": word}).system_metrics is expected
+        )
+    with pytest.raises(ValueError, match="`system_metrics` must be true or false, but got 'some'"):
+        load_settings(study, {"PLINIO_SWEEP_SYSTEM_METRICS": "some"})
+
+
 def test_the_environment_goes_first(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(study.parent)
     write(study.parent, 'device = "file"\nstorage = "file"\nfolder = "file"\n')

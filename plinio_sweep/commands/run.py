@@ -1,31 +1,23 @@
-"""`plinio-sweep run`: workers, bars, and the front at the end."""
+"""`plinio-sweep run`: workers, what is seen of them, and the front at the end."""
 
 from __future__ import annotations
 
 import shlex
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from plinio_sweep.engine.group import Engine, Group, Request, open_engine
+from plinio_sweep.engine.group import Engine, Request, open_engine, run_group
+from plinio_sweep.engine.track import left_over
 from plinio_sweep.settings import Settings, load_settings, redacted
-from plinio_sweep.sweep.result import SEED, StudyRecord, TrialRecord
+from plinio_sweep.sweep.result import StudyRecord, TrialRecord
 from plinio_sweep.view import report
+from plinio_sweep.view.live import LiveView
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 PLACES = ("storage", "artifacts")  # settings that say where a study is
@@ -104,10 +96,13 @@ def _run(path: Path, settings: Settings, order: Order) -> int:
             "MLflow is not installed, so no run is tracked: pip install 'plinio-sweep[mlflow]'"
         )
     before = record_of(study, settings.folder)
-    with _Bars(target, before) as bars:
+    read = partial(record_of, study, settings.folder)
+    with LiveView(before, workers=order.workers, read=read) as bars:
         errors = _work(path, study, order, settings, engine, bars)
     if bars.trained or bars.reused:
         click.echo(f"epochs: {bars.trained} trained, {bars.reused} taken from the store")
+    if waits := left_over(settings):
+        click.echo(waits)
     record = record_of(study, settings.folder)
     if errors is None:
         return _stopped(path, record, order)
@@ -121,10 +116,9 @@ def _run(path: Path, settings: Settings, order: Order) -> int:
 
 
 def _work(
-    path: Path, study: Any, order: Order, settings: Settings, engine: Engine, bars: _Bars
+    path: Path, study: Any, order: Order, settings: Settings, engine: Engine, bars: LiveView
 ) -> list[str] | None:
     """Runs workers until nothing is missing; what went wrong, or nothing at all after Ctrl-C."""
-    from plinio_sweep.store.opening import open_store
     from plinio_sweep.sweep.reading import record_of
 
     arguments = ["--trials", str(study.user_attrs["target"])]
@@ -140,18 +134,20 @@ def _work(
             heard=bars.hear,
             record=lambda: record_of(study, settings.folder),
         )
-        return _run_workers(engine(request), bars)
+        stopping = "stopping: each worker puts its trial back into the queue"
+        return run_group(engine(request), lambda: bars.say(stopping))
 
+    # Of a run before, when MLflow was away: any worker tells it, so one more only where none is.
+    unheard = bool(left_over(settings))
     # Once more for the trials that died with their worker after the others had ended.
     for count in (order.workers, 1):
         if not _missing_results(record_of(study, settings.folder)):
             break
-        errors = work(count)
+        errors, unheard = work(count), False
         if errors is None or errors:
             return errors
-    # The last worker measures the front; here it is one that did not live to do so.
-    store = open_store(settings, warn=bars.say)
-    if _missing_tests(study, record_of(study, settings.folder), store):
+    # The last worker sees to the front; here it is one that did not live to do so.
+    if _is_unkept(study, record_of(study, settings.folder), settings, bars) or unheard:
         return work(1, "--finish")
     return []
 
@@ -162,36 +158,18 @@ def _missing_results(record: StudyRecord) -> bool:
     return done < record.target_trials or record.count("running") > 0 or open_
 
 
-def _missing_tests(study: Any, record: StudyRecord, store: Any) -> bool:
-    """Whether the front is to be measured, or some of it is not in the store as it should be."""
+def _is_unkept(study: Any, record: StudyRecord, settings: Settings, bars: LiveView) -> bool:
+    """Whether some net of the front is not in a store as it should be."""
+    from plinio_sweep.store import tracking
+    from plinio_sweep.store.opening import open_store
+    from plinio_sweep.sweep.tracker import unkept
     from plinio_sweep.view.front import shown
 
-    wanted = shown(record)
+    wanted, store = shown(record), open_store(settings, warn=bars.say)
     # All are looked at, so that all that is damaged is told at once.
     lost = [key for key, artifact in wanted.items() if store.find(artifact) is None]
-    return bool(lost) or any(f"test:{key}" not in study.user_attrs for key in wanted)
-
-
-def _run_workers(group: Group, bars: _Bars) -> list[str] | None:
-    """Runs workers to their end; what went wrong, or nothing at all after Ctrl-C."""
-    try:
-        with _terminable():
-            group.run()
-    except KeyboardInterrupt:
-        bars.say("stopping: each worker puts its trial back into the queue")
-        group.stop()
-        return None
-    return group.errors
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C: so a cluster ends what it started, the only program at that."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    tracked = settings.tracking_uri and tracking.available()
+    return bool(lost or (tracked and unkept(study, wanted)))
 
 
 def _stopped(path: Path, record: StudyRecord, order: Order) -> int:
@@ -213,6 +191,8 @@ def print_front(record: StudyRecord, points: Sequence[TrialRecord] | None = None
     for line in (*report.drifts(record), *report.retries(record), *report.failures(record)):
         click.echo(line)
     click.echo(report.summary_line(record))
+    if record.touched or record.tested:
+        click.echo(report.seen_line(record))
 
 
 def _print_next(path: Path, record: StudyRecord, order: Order) -> None:
@@ -221,6 +201,7 @@ def _print_next(path: Path, record: StudyRecord, order: Order) -> None:
     study, places = shlex.quote(str(path)), order.places()
     click.echo("next:")
     click.echo(f"  plinio-sweep show {study} --plot front.png{places}")
+    click.echo(f"  plinio-sweep show {study} --test{places}")
     if points := front(record):
         click.echo(f"  plinio-sweep export {study} {points[0].number} model{places}")
     click.echo(f"  plinio-sweep serve {study}{order.places(('storage',))}")
@@ -234,69 +215,3 @@ def _save_figure(study: Any, record: StudyRecord, settings: Settings) -> None:
         save_panels(study, record, look_into(settings))
     except ImportError:
         return  # the dashboard is an extra
-
-
-class _Bars:
-    """A bar for the trials, and one for the epochs of each worker."""
-
-    def __init__(self, target: int, record: StudyRecord) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            transient=True,
-        )
-        self._target = target
-        done = sum(record.count(state) for state in ("complete", "pruned", "failed"))
-        self._trials = self._progress.add_task("trials", total=target, completed=min(done, target))
-        self._workers: dict[int, TaskID] = {}
-        self._baselines: dict[int, str] = {}  # what each worker trained last of them
-        self.trained, self.reused = 0, 0  # epochs
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def say(self, text: str) -> None:
-        """A line above the bars."""
-        self._progress.console.print(redacted(text), markup=False, highlight=False, soft_wrap=True)
-
-    def hear(self, worker: int, event: Mapping[str, Any]) -> None:
-        """Shows one event of one worker."""
-        kind = event.get("event")
-        self.reused += event.get("reused_epochs", 0)
-        if kind == "epoch":
-            self.trained += 1
-            self._epoch(worker, event)
-        elif kind in ("complete", "failed") or (kind == "lost" and event.get("given_up")):
-            self._progress.advance(self._trials)
-        if kind == "failed":
-            self.say(f"trial {event['trial']} failed: {event['reason']}")
-        elif kind == "lost":
-            self.say(f"trial {event['trial']} is taken up again: {event['reason']}")
-        elif kind == "taken":
-            self.say(f"trial {event['trial']} was given to another worker meanwhile")
-        elif kind == "baseline start":
-            self._baselines[worker] = event["name"]
-        elif kind == "baseline failed":
-            self.say(f"baseline {event['name']} failed: {event['reason']}")
-        elif kind == "warning":
-            self.say(str(event["text"]))
-        elif kind == "complete" and not self._progress.console.is_terminal:
-            self.say(f"trial {event['trial']} complete: {event['values']}")
-
-    def _epoch(self, worker: int, event: Mapping[str, Any]) -> None:
-        number = event["trial"]
-        what = self._baselines.get(worker, SEED) if number is None else f"trial {number}"
-        text = f"worker {worker}: {what}, {event['phase']}"
-        if worker not in self._workers:
-            self._workers[worker] = self._progress.add_task(text)
-        task = self._workers[worker]
-        self._progress.update(
-            task, description=text, completed=event["epoch"], total=event["epochs"]
-        )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from plinio_sweep.commands.run import print_front
 from plinio_sweep.settings import load_settings
 from plinio_sweep.sweep.reading import read_study
 from plinio_sweep.sweep.result import StudyRecord, TrialRecord
-from plinio_sweep.view import choose, report
+from plinio_sweep.view import choose, confirm, report
 from plinio_sweep.view.front import front
 
 
@@ -29,6 +31,10 @@ class Wish:
         plot: Where to draw it, if anywhere.
         models: Cost models to score by.
         bits: Of float layers, for these.
+        confirm: How often each point is trained again, from other seeds.
+        margin: That a loss against the seed net may have, in the metric's own unit.
+        test: Whether the points are measured on test data.
+        workers: How many do so.
     """
 
     limits: tuple[str, ...] = ()
@@ -39,6 +45,40 @@ class Wish:
     plot: Path | None = None
     models: tuple[str, ...] = ()
     bits: str | None = None
+    confirm: int | None = None
+    margin: float | None = None
+    test: bool = False
+    workers: int | None = None
+
+    def check(self) -> None:
+        """Refuses options that don't go together.
+
+        Raises:
+            ValueError: With the ones to leave out or to add.
+        """
+        if self.bits is not None and not self.models:
+            raise ValueError(
+                "`--bits` must go with `--model`, but there is none; name a cost model."
+            )
+        if self.knee and self.diverse is not None:
+            raise ValueError(
+                "`--knee` is one point and `--diverse` several, but got both; leave one out."
+            )
+        if self.confirm is not None and self.confirm < 2:
+            raise ValueError(
+                f"`--confirm` must be 2 or more, for one replicate has no spread, but got "
+                f"{self.confirm}; 5 is a start."
+            )
+        if self.margin is not None and (self.confirm is None or not 0 <= self.margin < math.inf):
+            raise ValueError(
+                f"`--margin` must be 0 or more and go with `--confirm`, but got {self.margin} and "
+                f"{self.confirm or 'no replicates'}; write for instance --confirm 5 --margin 0.01."
+            )
+        if self.workers is not None and self.confirm is None and not self.test:
+            raise ValueError(
+                "`--workers` must go with `--confirm` or `--test`, but there is neither; leave it "
+                "out, as nothing else is work."
+            )
 
 
 def show_study(path: Path, wish: Wish) -> None:
@@ -47,30 +87,45 @@ def show_study(path: Path, wish: Wish) -> None:
     Raises:
         ValueError: For options that don't go together, unknown names, or a study that is none.
     """
-    if wish.bits is not None and not wish.models:
-        raise ValueError("`--bits` must go with `--model`, but there is none; name a cost model.")
-    if wish.knee and wish.diverse is not None:
-        raise ValueError(
-            "`--knee` is one point and `--diverse` several, but got both; leave one out."
-        )
+    wish.check()
     limits, at_least = (
         dict(choose.parse_bound(text) for text in texts) for texts in (wish.limits, wish.at_least)
     )
-    record = read_study(path, load_settings(path))
-    if wish.models:
-        from plinio_sweep.commands.stored import rescored
+    settings = load_settings(path)
 
-        record = rescored(path, record, wish.models, wish.bits)
-    record = choose.bounded(record, limits, at_least)
+    def read() -> StudyRecord:
+        record = read_study(path, settings)
+        if wish.models:
+            from plinio_sweep.commands.stored import rescored
+
+            record = rescored(path, record, wish.models, wish.bits)
+        return choose.bounded(record, limits, at_least)
+
+    record = read()
     points = _points(record, wish)
+    if points and (wish.confirm or wish.test):
+        from plinio_sweep.commands.confirm import Effort, see_to
+
+        numbers = tuple(point.number for point in points)
+        count, workers = wish.confirm or 0, wish.workers or 1
+        effort = Effort(points=numbers, replicates=count, test=wish.test, workers=workers)
+        see_to(path, settings, effort)
+        record = read()
+        points = tuple(trial for n in numbers for trial in record.trials if trial.number == n)
     if wish.plot is not None:
         from plinio_sweep.view.figure import save_front
 
         save_front(record, wish.plot)
+    found = _confirmation(record, points, wish)
     if wish.as_json:
-        click.echo(json.dumps(report.to_json(record, points), indent=2, allow_nan=False))
+        confirmed = None if found is None else confirm.confirmation_json(found)
+        shown = report.to_json(record, points, confirmed)
+        click.echo(json.dumps(shown, indent=2, allow_nan=False))
         return
     print_front(record, points)
+    if found is not None:
+        Console().print(*confirm.confirmation_tables(record, found))
+        click.echo("\n".join(confirm.confirmation_lines(found)))
     if not points and record.count("complete"):
         click.echo("nothing fits: ease a bound, or let the study run on")
     if wish.plot is not None:
@@ -81,3 +136,12 @@ def _points(record: StudyRecord, wish: Wish) -> tuple[TrialRecord, ...]:
     if wish.knee:
         return choose.knee(record)
     return front(record) if wish.diverse is None else choose.diverse(record, wish.diverse)
+
+
+def _confirmation(
+    record: StudyRecord, points: tuple[TrialRecord, ...], wish: Wish
+) -> confirm.Confirmation | None:
+    if wish.confirm is None or not points:
+        return None
+    margin = confirm.MARGIN if wish.margin is None else wish.margin
+    return confirm.confirmation(record, [p.number for p in points], wish.confirm, margin)

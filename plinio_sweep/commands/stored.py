@@ -119,6 +119,7 @@ def rescored(
         trials=tuple(trials),
         baseline=None if record.baseline is None else rescored(record.baseline),
         baselines=tuple(rescored(baseline) for baseline in record.baselines),
+        replicates=tuple(rescored(replicate) for replicate in record.replicates),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -148,3 +150,30 @@ def _open_workers(request: Request) -> Workers:
 def place_of(settings: Settings) -> str:
     """Where the results of a study go, without a password."""
     return f"{redacted(settings.storage_url)} with files in {redacted(settings.artifacts_url)}"
+
+
+def run_group(group: Group, stopping: Callable[[], None]) -> list[str] | None:
+    """Runs workers to their end; what went wrong, or nothing at all after Ctrl-C.
+
+    Args:
+        group: As an engine gave it.
+        stopping: Called before they are stopped.
+    """
+    try:
+        with _terminable():
+            group.run()
+    except KeyboardInterrupt:
+        stopping()
+        group.stop()
+        return None
+    return group.errors
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is taken as Ctrl-C: so a cluster ends what it started, the only program at that."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

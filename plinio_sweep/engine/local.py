@@ -130,7 +130,7 @@ class Workers:
     def _hear(self, worker: int, event: Mapping[str, Any]) -> None:
         if event.get("event") == "error":
             self._running[worker].errors.append(str(event["text"]))
-        if event.get("event") in ("complete", "failed"):
+        if event.get("event") in ("complete", "failed", "replicate", "replicate failed"):
             self._running[worker].deaths = 0
         self._heard(worker, event)
 

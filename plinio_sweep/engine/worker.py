@@ -59,10 +59,13 @@ class Events:
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--trials", type=int, required=True)
 @click.option("--threads", type=int, default=1)
-@click.option("--finish", is_flag=True, help="Only measure the front on test data.")
+@click.option("--finish", is_flag=True, help="Only see to the nets of the front.")
+@click.option("--points", help="No trial, but what follows for these: 3,5.")
+@click.option("--confirm", type=int, default=0, help="Replicates of each of the points.")
+@click.option("--test", is_flag=True, help="Measure the points on test data.")
 @click.option("--accept-drift", is_flag=True)
 def main(study: Path, **options: Any) -> None:
-    """Works on STUDY until it has its trials."""
+    """Works on STUDY until it has its trials, or on those that are done."""
     events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     raise SystemExit(_guarded(events, lambda: _work(events, study, **options)))
@@ -88,10 +91,20 @@ def _guarded(events: Events, action: Callable[[], None]) -> int:
 
 
 def _work(
-    events: Events, path: Path, *, trials: int, threads: int, finish: bool, accept_drift: bool
+    events: Events,
+    path: Path,
+    *,
+    trials: int,
+    threads: int,
+    finish: bool,
+    points: str | None,
+    confirm: int,
+    test: bool,
+    accept_drift: bool,
 ) -> None:
     import torch
 
+    from plinio_sweep.engine.track import open_relay
     from plinio_sweep.plugin import load_study
     from plinio_sweep.settings import load_settings
     from plinio_sweep.store.leases import open_leases
@@ -116,41 +129,45 @@ def _work(
         leases=open_leases(settings, life),
         life=life,
         target=trials,
-        tracker=_tracker(events, sweep.name, settings),
         annotator=_annotator(settings),
         accept_drift=accept_drift,
         say=events.say,
         stopping=events.stopping,
     )
+    worker.tracker = relay = open_relay(worker, _warner(events))
+    if points:
+        _see_to(worker, [int(point) for point in points.split(",")], confirm, test)
+    else:
+        _run_trials(worker, finish)
+    if relay is not None:
+        relay.close()
+
+
+def _run_trials(worker: Any, finish: bool) -> None:
     if not finish:
         worker.work()
-    # The last worker knows net and data already: no need of a new process for the test split.
+    # The last worker knows net and data already: no need of a new process for the front.
     if finish or not worker.record().count("running"):
-        _measure_front(worker)
+        _keep_front(worker)
 
 
 def _warner(events: Events) -> Callable[[str], None]:
     return lambda text: events.say({"event": "warning", "text": text})
 
 
-def _measure_front(worker: Any) -> None:
+def _keep_front(worker: Any) -> None:
     from plinio_sweep.view.front import shown
 
-    worker.measure(shown(worker.record()))
+    worker.keep(shown(worker.record()))
 
 
-def _tracker(events: Events, name: str, settings: Any) -> Any:
-    from plinio_sweep.store import tracking
+def _see_to(worker: Any, points: list[int], confirm: int, test: bool) -> None:
+    from plinio_sweep.view.front import shown
 
-    if not settings.tracking_uri or not tracking.available():
-        return None
-    try:
-        return tracking.open_tracker(settings, name)
-    except Exception as error:
-        # A tracking store that is down never stops a study.
-        text = f"MLflow is left out: {' '.join(str(error).split())[:300]}"
-        events.say({"event": "warning", "text": text})
-        return None
+    if confirm:
+        worker.confirm(points, confirm)
+    if test:
+        worker.test(shown(worker.record(), points, confirm))
 
 
 def _annotator(settings: Any) -> Any:

@@ -12,7 +12,7 @@ from plinio_sweep.graph.nodes import tensors
 from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.ship.builder import IntegerError, Moved
 from plinio_sweep.ship.program import Program
-from plinio_sweep.ship.reference import Agreement, IntegerNet
+from plinio_sweep.ship.reference import Agreement, Codes, IntegerNet
 
 SAME_CLASS = 0.999
 """Share of items that must have the same arg-max; one may always differ."""
@@ -24,6 +24,7 @@ def compare(
     net: fx.GraphModule,
     rounded: Mapping[fx.Node, Moved],
     inputs: Inputs,
+    outputs: Codes,
 ) -> Agreement:
     """Runs both nets on the same inputs.
 
@@ -32,6 +33,7 @@ def compare(
         net: In eval mode.
         rounded: Where the values that each quantiser of `net` rounds are in the program.
         inputs: Of both nets, `(N, ...)` each.
+        outputs: What `integers` makes of them.
 
     Raises:
         IntegerError: When an operation differs by more than one code, with its name, or when the
@@ -39,7 +41,7 @@ def compare(
     """
     recorder = _Recorder(net)
     expected = tensors(recorder.run(*inputs))
-    found = tensors(integers(*inputs))
+    found = integers.dequantize(outputs)
     codes = _operations(integers, rounded, recorder.seen, inputs)
     same, largest = torch.ones(len(inputs[0]), dtype=torch.bool), 0.0
     for left, right in zip(expected, found, strict=True):

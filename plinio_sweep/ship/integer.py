@@ -49,11 +49,12 @@ def integerize(net: nn.Module, example: Tensor | Inputs) -> IntegerNet:
     inputs = _inputs(frozen, as_inputs(example))
     lowered = lower(frozen, inputs)
     first = IntegerNet(lowered.program).eval()
-    agreement = compare(first, lowered.net, lowered.rounded, inputs)
+    codes = first.quantize(*inputs)
+    outputs = first.run(codes)
+    agreement = compare(first, lowered.net, lowered.rounded, inputs, outputs)
     integers = IntegerNet(reorder(lowered.program)).eval()
     integers.agreement = agreement
-    codes = first.quantize(*inputs)
-    if not all(map(torch.equal, first.run(codes), integers.run(codes))):
+    if not all(map(torch.equal, outputs, integers.run(codes))):
         raise IntegerError(
             "An integer net must not change when its channels are sorted by bit-width, but this "
             "one does; report the net."

@@ -324,4 +324,5 @@ def rescale(sums: Tensor, mantissa: Tensor | int, shift: Tensor | int) -> Tensor
         tensor([ 2, -1,  3])
     """
     half = torch.ones_like(torch.as_tensor(shift)) << (torch.as_tensor(shift) - 1)
-    return (sums * mantissa + half) >> shift
+    scaled = sums * mantissa
+    return scaled.add_(half).bitwise_right_shift_(torch.as_tensor(shift))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -141,13 +141,35 @@ def _buffer(name: str) -> str:
 
 
 def _clamped(sums: Tensor, mantissa: Any, shift: Any, low: int, high: int) -> Tensor:
-    return rescale(sums.long(), mantissa, shift).clamp(low, high).int()
+    return rescale(sums.long(), mantissa, shift).clamp_(low, high).int()
 
 
 def _conv(net: IntegerNet, op: Conv, inputs: list[Tensor]) -> Tensor:
-    weight = net.constant(f"{op.layer}.weight").int()
+    weight = net.constant(f"{op.layer}.weight")
+    (x,) = inputs
+    # Others than those of the CPU may multiply by way of a transform, which rounds.
+    products = convolved if op.stride and x.device.type == "cpu" else multiplied
+    sums = products(x, weight, op) + net.constant(f"{op.layer}.bias")
+    mantissa, shift = (net.constant(f"{op.output}.{n}").long() for n in ("mantissa", "shift"))
+    result = _clamped(sums, mantissa, shift, op.low, op.high)
+    return result.movedim(-1, 1) if op.stride else result
+
+
+def convolved(x: Tensor, weight: Tensor, op: Conv) -> Tensor:
+    """`(N, *O, C_out)` sums of products in int32, by the convolution of torch.
+
+    No part of a sum leaves 32 bits (see `layers.py`), and below 2^53 a double holds them all.
+    """
+    padded = F.pad(x.double(), _sides(op.padding))
+    convolve = _CONVOLVE[len(op.stride)]
+    sums = convolve(padded, weight.double(), None, op.stride, 0, op.dilation, op.groups)
+    return sums.int().movedim(1, -1)
+
+
+def multiplied(x: Tensor, weight: Tensor, op: Conv) -> Tensor:
+    """The same by a product of matrices, without axes as well: `(N, …, C_out)`."""
     axes = len(op.stride)
-    x = inputs[0] if axes else inputs[0][..., None, :]
+    x = x if axes else x[..., None, :]
     if axes:
         x = _windows(x, op.padding, weight.shape[2:], op.stride, op.dilation, 0)
         # (N, C, *O, *K) to (N, *O, C, *K): one row for each output position
@@ -155,21 +177,17 @@ def _conv(net: IntegerNet, op: Conv, inputs: list[Tensor]) -> Tensor:
         x = x.permute(order).flatten(1 + axes)
     x = x.reshape(*x.shape[:-1], op.groups, x.shape[-1] // op.groups)
     rows = weight.reshape(op.groups, len(weight) // op.groups, -1)
-    sums = _product(x, rows).flatten(-2) + net.constant(f"{op.layer}.bias")
-    mantissa, shift = (net.constant(f"{op.output}.{n}").long() for n in ("mantissa", "shift"))
-    result = _clamped(sums, mantissa, shift, op.low, op.high)
-    return result.movedim(-1, 1) if axes else result
-
-
-def _product(x: Tensor, rows: Tensor) -> Tensor:
-    """`(…, G, R)` products of `(…, G, K)` and `(G, R, K)` in int32."""
     flat = x.flatten(0, -3).movedim(1, 0)  # (G, P, K)
-    columns = rows.movedim(1, 2)
-    if x.is_cuda:  # which multiplies no integer matrices; below 2^53 a double holds them all
-        sums = torch.bmm(flat.double(), columns.double()).int()
-    else:
-        sums = torch.stack([a @ b for a, b in zip(flat, columns, strict=True)])
-    return sums.movedim(0, 1).reshape(*x.shape[:-1], rows.shape[1])
+    sums = torch.bmm(flat.double(), rows.movedim(1, 2).double()).int()
+    return sums.movedim(0, 1).reshape(*x.shape[:-2], len(weight))
+
+
+_CONVOLVE: Mapping[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def _sides(padding: tuple[tuple[int, int], ...]) -> list[int]:
+    """Padding as torch wants it: the last axis first."""
+    return [side for pair in reversed(padding) for side in pair]
 
 
 def _windows(
@@ -181,7 +199,7 @@ def _windows(
     outside: int,
 ) -> Tensor:
     """`(N, C, *O, *K)` windows of `(N, C, *S)`, with `outside` around."""
-    x = F.pad(x, [side for pair in reversed(padding) for side in pair], value=outside)
+    x = F.pad(x, _sides(padding), value=outside)
     for axis, (taps, step, distance) in enumerate(zip(kernel, stride, dilation, strict=True)):
         x = x.unfold(2 + axis, distance * (taps - 1) + 1, step)[..., ::distance]
     return x

@@ -120,7 +120,14 @@ def difference(model: WrittenModel) -> float:
     )
 
 
-def upload(client: Any, experiment: str, model: WrittenModel, bundle: Path | None = None) -> str:
+def upload(
+    client: Any,
+    experiment: str,
+    model: WrittenModel,
+    bundle: Path | None = None,
+    *,
+    mark: str = "",
+) -> str:
     """Puts a model folder into the store of `client`; its identifier.
 
     Args:
@@ -128,6 +135,7 @@ def upload(client: Any, experiment: str, model: WrittenModel, bundle: Path | Non
         experiment: Identifier of the experiment.
         model: The folder, to which its identifier is added.
         bundle: A folder to go with it, as "bundle".
+        mark: Content key of what it was made of, as the tag "artifact".
     """
     from mlflow.entities import LoggedModelOutput
 
@@ -135,7 +143,11 @@ def upload(client: Any, experiment: str, model: WrittenModel, bundle: Path | Non
         shutil.copytree(bundle, model.path / "bundle")
     params = client.get_run(model.run).data.params
     logged = client.create_logged_model(
-        experiment, name="model", source_run_id=model.run, params=params
+        experiment,
+        name="model",
+        source_run_id=model.run,
+        params=params,
+        tags={"artifact": mark} if mark else None,
     )
     model.card.artifact_path = logged.artifact_location
     model.card.model_uuid = model.card.model_id = logged.model_id

@@ -31,7 +31,7 @@ class Baseline:
     """A fixed plan of a study.
 
     Args:
-        name: Its own within the study; no number, and not "seed".
+        name: Its own within the study; no number, not "seed" and without "#".
         family: Of the series in plots that it belongs to; its name when left out.
         stages: What is done, in order, after the warm-up.
 
@@ -44,10 +44,11 @@ class Baseline:
     family: str = ""
 
     def __post_init__(self) -> None:
-        if not self.name.strip() or self.name == SEED or self.name.isdigit():
+        taken = self.name == SEED or self.name.isdigit() or "#" in self.name
+        if taken or not self.name.strip():
             raise ValueError(
-                f"`name` of a baseline must be words, for numbers are trials and {SEED!r} is the "
-                f"seed net, but got {self.name!r}; say what it is, as in 'w8a8'."
+                f"`name` of a baseline must be words, for numbers are trials, {SEED!r} is the seed "
+                f"net and '3#1' a replicate, but got {self.name!r}; say what it is, as in 'w8a8'."
             )
         if not self.family:
             object.__setattr__(self, "family", self.name)

@@ -7,8 +7,10 @@ goes on with the next.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +19,13 @@ from typing import Any, TypeVar
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
+from torch import nn
 
 from plinio_sweep.graph.count import cost_of
+from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.claims import Claim, Claims, Say
+from plinio_sweep.sweep.confirm import plan_of, replicates_of
 from plinio_sweep.sweep.connect import DATABASE_ERRORS, patiently
 from plinio_sweep.sweep.drift import check_data
 from plinio_sweep.sweep.failure import StoppedError, TakenError, hits_all, reason_of
@@ -29,16 +34,18 @@ from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.life import Life
 from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.path import path_of
-from plinio_sweep.sweep.reading import excesses_of, record_of, values_of
+from plinio_sweep.sweep.reading import excesses_of, is_tested, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
 from plinio_sweep.sweep.shipped import Shipped, shipped, write_graph
 from plinio_sweep.sweep.stage import Ground, LeaseLostError, Leases, Store
-from plinio_sweep.sweep.storage import explained
+from plinio_sweep.sweep.storage import exclusive, explained
 from plinio_sweep.sweep.study import Sweep
-from plinio_sweep.sweep.tracker import Annotator, Tracker
+from plinio_sweep.sweep.tracker import Annotator, Tracker, unkept
 from plinio_sweep.sweep.trial import load_net, run_trial
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate
+
+STUDY_RUN = "run"  # attribute of the study: key of its run in the tracking store
 
 Result = TypeVar("Result")
 
@@ -79,6 +86,7 @@ class Worker:
         self._life = self.life or Life(self.settings.folder)
         self.name = self._life.name
         self._claim: Claim | None = None  # in hand
+        self._known: Ground | None = None  # once its data were loaded
         self.number: int | None = None  # of the trial that is trained
         self._claims = Claims(
             sweep=self.sweep,
@@ -89,7 +97,7 @@ class Worker:
             leases=self.leases,
             say=self.say,
             stopping=self.stopping,
-            lost=lambda run, why: self._tell_tracker(lambda t: t.fail(run, why, lost=True)),
+            lost=self._lost,
         )
         self.watch = Watch(epoch=self._epoch, step=self._step, warn=self._warn)
         self._fixed = FixedPlans(
@@ -113,14 +121,27 @@ class Worker:
         """
         with explained(self.settings), self._life.lived():
             ground = self._ground()
+            self._tell_progress()
             self._fixed.train_seed(ground)
             self._fixed.train_rest(ground, wait=False)
             while (claim := self._patiently(self._claims.next)) is not None:
                 self._run(ground, claim)
             self._fixed.train_rest(ground, wait=True)
 
-    def measure(self, artifacts: Mapping[str, str]) -> None:
-        """Measures stored nets on the test split, each once for ever.
+    def confirm(self, points: Sequence[int], count: int) -> None:
+        """Trains `count` replicates of each of the trials `points` and of the seed net.
+
+        Raises:
+            ValueError: For a trial that is not complete, or would be trained otherwise today.
+        """
+        with explained(self.settings), self._life.lived():
+            ground = self._ground()
+            plans = replicates_of(ground, self.study, self._fixed, points, count)
+            for wait in (False, True):
+                self._fixed.train(ground, plans, wait=wait)
+
+    def keep(self, artifacts: Mapping[str, str]) -> None:
+        """Has stored nets kept: in the store, and those of trials in the tracking store, each once.
 
         What was lost from the store, or was damaged there, is trained again from what is left.
 
@@ -129,26 +150,14 @@ class Worker:
         """
         with explained(self.settings), self._life.lived():
             folders = {key: self.store.find(artifact) for key, artifact in artifacts.items()}
-            missing = [k for k in folders if f"test:{k}" not in self.attrs or folders[k] is None]
+            untracked = self._untracked(artifacts)
+            missing = [k for k, folder in folders.items() if folder is None or k in untracked]
             ground = self._ground() if missing else None
             for key in missing:
                 assert ground is not None
                 folder = folders[key] or self._remade(ground, key, artifacts[key])
-                if folder is not None and f"test:{key}" not in self.attrs:
-                    self._test(ground, key, folder)
-
-    def _test(self, ground: Ground, key: str, folder: Path) -> None:
-        net = load_net(ground, folder)
-        leaves = shipped(ground, net)
-        measured = leaves.net
-        score = evaluate(measured, ground.data.part("test"), self.sweep.task)
-        values = {f"test_{name}": value for name, value in score.metrics.items()}
-        self._patiently(partial(self.study.set_user_attr, f"test:{key}", values))
-        run = self._run_of(key)
-        if run is not None:
-            self._tell_tracker(lambda t: t.keep(run, measured, ground.data.example(), values))
-        if self.annotator is not None and key.isdigit() and find_spec("onnx") is not None:
-            self._attempt("annotate", lambda: self._keep_graph(ground, int(key), leaves))
+                if folder is not None and key in untracked:
+                    self._track(ground, key, folder)
 
     def _keep_graph(self, ground: Ground, number: int, leaves: Shipped) -> None:
         """Beside the trial: not of every one, for that takes a second or more."""
@@ -157,29 +166,98 @@ class Worker:
             write_graph(leaves, ground.data.example(), path)
             self._annotator().keep(self.study, number, path)
 
-    def _run_of(self, key: str) -> str | None:
-        """The run of the trial whose result is filed under `key`; baselines have none."""
-        if not key.isdigit():
-            return None
-        trials = self._patiently(lambda: self.study.get_trials(deepcopy=False))
-        run: str | None = trials[int(key)].user_attrs.get("run")
-        return run
+    def measured(self, folder: Path) -> tuple[nn.Module, Inputs]:
+        """The net of a stored trial as it is measured, and inputs of it."""
+        ground = self._known or self._ground()
+        return shipped(ground, load_net(ground, folder)).net, ground.data.example()
+
+    def study_run(self, make: Callable[[], str]) -> str:
+        """The key of the study's own run, made by the first worker that asks."""
+
+        def key() -> str:
+            with exclusive(self.settings):
+                if STUDY_RUN not in self.study.user_attrs:
+                    self.study.set_user_attr(STUDY_RUN, make())
+                return str(self.study.user_attrs[STUDY_RUN])
+
+        return self._patiently(key)
+
+    def test(self, artifacts: Mapping[str, str]) -> None:
+        """Measures stored nets on the test split, each once for ever.
+
+        Args:
+            artifacts: By what the results are filed under: a trial's number, or the name of a
+                baseline or a replicate.
+        """
+        with explained(self.settings), self._life.lived():
+            new = {k: a for k, a in artifacts.items() if not is_tested(self.attrs, k, a)}
+            ground = self._ground() if new else None
+            for key, artifact in new.items():
+                assert ground is not None
+                folder = self.store.find(artifact) or self._remade(ground, key, artifact)
+                if folder is not None:
+                    self._test(ground, key, folder, artifact)
+
+    def _untracked(self, keys: Iterable[str]) -> dict[str, str]:
+        """Runs of those trials whose nets the tracking store is still to be given."""
+        return self._patiently(lambda: unkept(self.study, keys)) if self.tracker else {}
+
+    def _track(self, ground: Ground, key: str, folder: Path) -> None:
+        with self._alone(f"net {key}"):
+            run = self._untracked([key]).get(key)
+            if run is None:
+                return  # another worker was first
+            net, example = shipped(ground, load_net(ground, folder)).net, ground.data.example()
+            if self._tell_tracker(lambda t: t.keep(run, folder, net, example)):
+                self._patiently(lambda: self.study.set_user_attr(f"kept:{key}", True))
+
+    def _test(self, ground: Ground, key: str, folder: Path, artifact: str) -> None:
+        with self._alone(f"test {key}"):
+            if is_tested(self.attrs, key, artifact):
+                return  # another worker was first
+            self._patiently(self._touch)
+            leaves = shipped(ground, load_net(ground, folder))
+            score = evaluate(leaves.net, ground.data.part("test"), self.sweep.task)
+            values = {f"test_{name}": value for name, value in score.metrics.items()}
+            # In this order: measured is what has both.
+            for name, value in ((f"test:{key}", values), (f"tested:{key}", artifact)):
+                self._patiently(partial(self.study.set_user_attr, name, value))
+        self.say({"event": "tested", "name": key})
+        if self.annotator is not None and key.isdigit() and find_spec("onnx") is not None:
+            self._attempt("annotate", lambda: self._keep_graph(ground, int(key), leaves))
+        if key.isdigit():
+            trials = self._patiently(lambda: self.study.get_trials(deepcopy=False))
+            run: str | None = trials[int(key)].user_attrs.get("run")
+            if run is not None:
+                self._tell_tracker(lambda t: t.test(run, values))
+
+    def _touch(self) -> None:
+        """Notes when test data were first looked at, before they are."""
+        with exclusive(self.settings):
+            if "touched" not in self.study.user_attrs:
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                self.study.set_user_attr("touched", now)
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """No other worker does `what` meanwhile."""
+        if self.leases is None:
+            yield
+            return
+        with self.leases.hold(f"{what} of {self.study.study_name}", self._step):
+            yield
 
     def _remade(self, ground: Ground, key: str, artifact: str) -> Path | None:
         """Where the result filed under `key` lies again; nothing when it can't be had any more."""
-        if key.isdigit():
-            self.number = int(key)
-            trial = self.study.get_trials(deepcopy=False)[self.number]
-            plan = self.sweep.space.suggest(optuna.trial.FixedTrial(trial.params), self.sweep.seed)
-        else:
-            plan = self._fixed.plan(key)
-        if path_of(ground, plan, self.sweep.seed)[-1].key != artifact:
+        plan = plan_of(self.sweep, self.study, key, self._fixed)
+        if path_of(ground, plan, plan.seed)[-1].key != artifact:
             self._warn(
                 f"The result of {key} must be in the store, but is gone, and the study has changed "
                 f"since; bring {artifact} back from a copy."
             )
             return None
-        found = run_trial(ground, plan, warmup_seed=self.sweep.seed, watch=self.watch)
+        self.number = int(key) if key.isdigit() else None
+        found = run_trial(ground, plan, warmup_seed=plan.seed, watch=self.watch)
         self.number = None
         return found[2]
 
@@ -198,6 +276,7 @@ class Worker:
         self._patiently(lambda: check_data(self.study, self.settings, ground, accept=accept))
         # Now, not after minutes of training: does the net run on the data, can it be traced?
         cost_of(seed_net(ground), ground.data.example(), ground.models)
+        self._known = ground
         return ground
 
     # -- one trial ------------------------------------------------------------------------------
@@ -245,6 +324,7 @@ class Worker:
         self._patiently(lambda: self.study.tell(trial, values, skip_if_finished=True))
         told = {"values": values, "reused_epochs": result.reused_epochs}
         self.say({"event": "complete", "trial": trial.number, **told})
+        self._tell_progress()
 
     def _patiently(self, action: Callable[[], Result]) -> Result:
         return patiently(action, self.settings.patience)
@@ -281,6 +361,7 @@ class Worker:
         failed = partial(self.study.tell, trial, state=TrialState.FAIL, skip_if_finished=True)
         self._patiently(failed)
         self.say({"event": "failed", "trial": trial.number, "reason": reason})
+        self._tell_progress()
 
     # -- what a trial never depends on ------------------------------------------------------------
 
@@ -292,22 +373,29 @@ class Worker:
             self._patiently(partial(trial.set_user_attr, "run", found[0]))
         return found[0] if found else None
 
-    def _tell_tracker(self, action: Callable[[Tracker], None]) -> None:
+    def _lost(self, run: str, why: str) -> None:
+        self._tell_tracker(lambda t: t.fail(run, why, lost=True))
+
+    def _tell_tracker(self, action: Callable[[Tracker], None]) -> bool:
         tracker = self.tracker
-        if tracker is not None:
-            self._attempt("track", lambda: action(tracker))
+        return tracker is not None and self._attempt("track", lambda: action(tracker))
+
+    def _tell_progress(self) -> None:
+        self._tell_tracker(lambda t: t.progress(self._patiently(self.record)))
 
     def _annotator(self) -> Annotator:
         assert self.annotator is not None
         return self.annotator
 
-    def _attempt(self, what: str, action: Callable[[], None]) -> None:
+    def _attempt(self, what: str, action: Callable[[], None]) -> bool:
         try:
             action()
+            return True
         except Exception as error:
             # Tracking is a record for people: it may fail, the result is in the database.
             reason = " ".join(str(error).split())[:300]
             self.say({"event": "warning", "text": f"can't {what} trial {self.number}: {reason}"})
+            return False
 
     def _epoch(self, epoch: Epoch, epochs: int) -> None:
         found = {"phase": epoch.phase, "epoch": epoch.index + 1, "epochs": epochs}

@@ -19,7 +19,8 @@ class Needs:
     """What the studies of a database need.
 
     Args:
-        keys: Of all results on the paths of their trials and of their seed nets.
+        keys: Of all results on the paths of their trials, of what these are compared with, and of
+            their replicates.
         silent: Studies that need more than they say: an older version began them, or a trial
             waits that nobody has looked at.
     """
@@ -49,7 +50,7 @@ def _paths(study: optuna.Study) -> Iterator[list[str] | None]:
     for name, value in attrs.items():
         if name.startswith("nodes:"):
             yield value
-        elif name.startswith("baseline:"):
+        elif name.startswith(("baseline:", "replicate:")):
             yield [value["artifact"]]
     for trial in study.get_trials(deepcopy=False, states=_NEEDING):
         yield trial.user_attrs.get("nodes")

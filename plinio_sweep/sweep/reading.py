@@ -32,13 +32,18 @@ _STATES: Mapping[optuna.trial.TrialState, State] = {
 }
 
 
-def read_study(path: Path, settings: Settings) -> StudyRecord:
+def read_study(path: Path, settings: Settings, name: str | None = None) -> StudyRecord:
     """The stored study of the file at `path`.
+
+    Args:
+        path: Of the study file.
+        settings: Where it is stored.
+        name: Of the study, for one whose file computes it; else the last that the file started.
 
     Raises:
         StorageError: When it was never started or its database can't be used.
     """
-    written = study_name(path)
+    written = name or study_name(path)
     storage = open_storage(settings, create=False)
     with explained(settings):
         names = [s.study_name for s in optuna.get_all_study_summaries(storage)]
@@ -48,7 +53,9 @@ def read_study(path: Path, settings: Settings) -> StudyRecord:
                 f"The study must have been started, but the database holds {names} and not "
                 f"{name or path.name!r}; start it with plinio-sweep run {path}."
             )
-        return record_of(optuna.load_study(study_name=name, storage=storage), settings.folder)
+        record = record_of(optuna.load_study(study_name=name, storage=storage), settings.folder)
+        storage.engine.dispose()  # a study file may read others: workers need their connections
+        return record
 
 
 def study_name(path: Path) -> str | None:
@@ -81,15 +88,15 @@ def _name_by_file(path: Path, storage: Any) -> str | None:
 def record_of(study: optuna.Study, folder: Path) -> StudyRecord:
     """What `study` holds by now."""
     attrs = study.user_attrs
-    tests = {k.removeprefix("test:"): v for k, v in attrs.items() if k.startswith("test:")}
     axes = tuple(Objective(**axis) for axis in attrs.get("objectives", []))
     every = study.get_trials(deepcopy=False)
     lost = {trial.number: trial.user_attrs["lost"] for trial in every if "lost" in trial.user_attrs}
     trials = tuple(
-        _trial(trial, tests.get(str(trial.number), {}), lost)
+        _trial(trial, attrs.get(f"test:{trial.number}", {}), lost)
         for trial in every
         if trial.number not in lost
     )
+    baseline = _baseline(attrs, axes, SEED, SEED) if f"baseline:{SEED}" in attrs else None
     return StudyRecord(
         name=study.study_name,
         objectives=axes,
@@ -97,10 +104,13 @@ def record_of(study: optuna.Study, folder: Path) -> StudyRecord:
         units=attrs.get("units", {}),
         target_trials=attrs.get("target", 0),
         trials=trials,
-        baseline=_baseline(attrs, axes, SEED, SEED) if f"baseline:{SEED}" in attrs else None,
+        baseline=baseline,
         baselines=tuple(
             _baseline(attrs, axes, name, family) for name, family in attrs.get("baselines", [])
         ),
+        replicates=_replicates(attrs, axes, trials, baseline),
+        touched=attrs.get("touched", ""),
+        tested=sum(name.startswith("test:") for name in attrs),
         folder=str(folder),
     )
 
@@ -142,17 +152,52 @@ def _moment(time: datetime | None) -> float | None:
     return None if time is None else time.timestamp()
 
 
+def is_tested(attrs: Mapping[str, Any], key: str, artifact: str) -> bool:
+    """Whether the net filed under `key` was measured on test data, and no other of that name.
+
+    Args:
+        attrs: Of the study.
+        key: A trial's number, a baseline's or a replicate's name.
+        artifact: Of its result.
+    """
+    return f"test:{key}" in attrs and attrs.get(f"tested:{key}", artifact) == artifact
+
+
+def _replicates(
+    attrs: Mapping[str, Any],
+    axes: tuple[Objective, ...],
+    trials: tuple[TrialRecord, ...],
+    seed: BaselineRecord | None,
+) -> tuple[BaselineRecord, ...]:
+    """Those of trials and seed net as they are: a seed net that changed has none any more."""
+    artifacts = {str(trial.number): trial.artifact for trial in trials}
+    artifacts |= {} if seed is None else {SEED: seed.artifact}
+    prefix = "replicate:"
+    names = [key.removeprefix(prefix) for key in attrs if key.startswith(prefix)]
+    families = {name: name.rpartition("#")[0] for name in names}
+    return tuple(
+        _baseline(attrs, axes, name, family, prefix)
+        for name, family in sorted(families.items())
+        if attrs[f"{prefix}{name}"]["of"] == artifacts.get(family)
+    )
+
+
 def _baseline(
-    attrs: Mapping[str, Any], axes: tuple[Objective, ...], name: str, family: str
+    attrs: Mapping[str, Any],
+    axes: tuple[Objective, ...],
+    name: str,
+    family: str,
+    prefix: str = "baseline:",
 ) -> BaselineRecord:
-    stored = attrs.get(f"baseline:{name}", {})
+    stored = attrs.get(f"{prefix}{name}", {})
     if "metrics" not in stored:
         return BaselineRecord(name=name, family=family, reason=stored.get("error", ""))
+    test = attrs[f"test:{name}"] if is_tested(attrs, name, stored["artifact"]) else {}
     return BaselineRecord(
         name=name,
         family=family,
         values=values_of(axes, stored["metrics"], stored["costs"]),
-        metrics={**stored["metrics"], **attrs.get(f"test:{name}", {})},
+        metrics={**stored["metrics"], **test},
         costs=stored["costs"],
         artifact=stored["artifact"],
         phases=_phases(stored),

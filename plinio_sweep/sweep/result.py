@@ -21,10 +21,20 @@ __all__ = [
     "StudyRecord",
     "TrialRecord",
     "TrialResult",
+    "replicate_name",
 ]
 
 SEED = "seed"  # what the seed net is called among the baselines
 State = Literal["complete", "failed", "pruned", "running", "waiting"]
+
+
+def replicate_name(key: str, number: int) -> str:
+    """What the replicate `number`, from 1, of a trial or of the seed net is filed under.
+
+    >>> replicate_name("3", 1), replicate_name(SEED, 2)
+    ('3#1', 'seed#2')
+    """
+    return f"{key}#{number}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +116,8 @@ class TrialRecord:
 class BaselineRecord:
     """A fixed plan beside the trials: the float seed net, trained as long, and those of the study.
 
-    Without values it has not been trained yet, or failed.
+    A replicate is one, too: a trial or the seed net, trained again from another seed; its family is
+    the key of what it repeats. Without values it has not been trained yet, or failed.
     """
 
     name: str = SEED
@@ -131,6 +142,9 @@ class StudyRecord:
     trials: tuple[TrialRecord, ...]
     baseline: BaselineRecord | None = None  # the seed net
     baselines: tuple[BaselineRecord, ...] = ()  # of the study, in its order, beside the seed net
+    replicates: tuple[BaselineRecord, ...] = ()  # of trials and of the seed net
+    touched: str = ""  # when test data were first looked at: UTC, as "2026-11-27T15:51:35+00:00"
+    tested: int = 0  # nets that were measured on test data
     folder: str = ""  # the `.plinio-sweep` folder that holds the artefacts
 
     def count(self, state: State) -> int:

@@ -41,6 +41,7 @@ class Space:
         orders: Methods in their order: "pit", "pit>pit".
         strength: Relative strength of the pressure, one for each stage.
         choices: Settings to choose from, by method and field: {"pit.gate": ("norm", "consumer")}.
+        first: Stages that every plan begins with, as they are: of each order the rest is chosen.
 
     Raises:
         ValueError: For unknown methods, settings or values, or nothing to choose from.
@@ -49,6 +50,7 @@ class Space:
     orders: tuple[str, ...] = ("pit",)
     strength: LogUniform = field(default_factory=lambda: LogUniform(low=0.01, high=10.0))
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    first: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.orders or len(set(self.orders)) != len(self.orders):
@@ -61,6 +63,13 @@ class Space:
                 raise ValueError(
                     f"`orders` must be made of {sorted(METHODS)} joined by '>', but {order!r} "
                     f"has {unknown}; write for instance 'pit'."
+                )
+        begun = [stage.method.name for stage in self.first]
+        for order in self.orders:
+            if order.split(">")[: len(begun)] != begun or len(order.split(">")) == len(begun):
+                raise ValueError(
+                    f"`orders` must go on from `first`, which is {'>'.join(begun)!r}, but "
+                    f"{order!r} does not; write for instance {'>'.join([*begun, 'pit'])!r}."
                 )
         for name, values in self.choices.items():
             self._check_choice(name, values)
@@ -83,8 +92,8 @@ class Space:
     def suggest(self, trial: optuna.trial.BaseTrial, seed: int) -> Plan:
         """The plan of `trial`: asks Optuna for each choice that this plan needs, no other."""
         order = trial.suggest_categorical("order", list(self.orders))
-        stages = []
-        for prefix, method in _turns(order):
+        stages = list(self.first)
+        for prefix, method in _turns(order)[len(stages) :]:
             strength = 0.0
             if METHODS[method].pressed:
                 low, high = self.strength.low, self.strength.high

@@ -152,6 +152,8 @@ class Sweep:
     def definition(self) -> dict[str, Any]:
         """All that makes this study what it is, as JSON; trials and baselines may be added."""
         record: dict[str, Any] = describe(self)
+        if not self.space.first:  # studies that were begun before it was known are still the same
+            del record["space"]["first"]
         free = ("trials", "baselines", "record")
         return {key: value for key, value in record.items() if key not in free}
 

@@ -36,6 +36,9 @@ FAMILIES = (
     (VERMILLION, "p", "pentagon"),
 )
 
+# In points: the printed figure, and what a letter of its legend and a marker with its gaps take.
+WIDTH, LETTER, MARK = 504.0, 6.0, 48.0
+
 Series = tuple[tuple[str, Points, dict[str, Any]], ...]
 
 
@@ -102,8 +105,21 @@ def _print_figure(picture: Scene) -> Figure:
         axes.plot(points.x, points.y, color=color, linewidth=0.8, linestyle=":")
         axes.scatter(points.x, points.y, label=label, s=20, color=color, marker=marker, zorder=2)
     _print_labels(axes, picture)
-    figure.legend(loc="outside lower center", ncols=6, frameon=False, labelcolor=DARK)
+    columns = _columns([str(label) for label in axes.get_legend_handles_labels()[1]])
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=DARK)
     return figure
+
+
+def _columns(labels: list[str]) -> int:
+    """The most columns of a legend, up to six, that are within the width of the figure."""
+    for columns in range(6, 1, -1):
+        rows, longer = divmod(len(labels), columns)  # matplotlib fills one column after another
+        ends = [(k + 1) * rows + min(k + 1, longer) for k in range(columns)]
+        parts = [labels[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        widths = [max(map(len, part)) * LETTER + MARK for part in parts if part]
+        if sum(widths) <= WIDTH:
+            return columns
+    return 1
 
 
 def _style_page(figure: go.Figure, picture: Scene) -> None:

@@ -14,7 +14,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from plinio_sweep.sweep.result import SEED, replicate_name
+
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from plinio_sweep.sweep.result import StudyRecord, TrialRecord
 
 
@@ -58,15 +62,26 @@ def front(study: StudyRecord) -> tuple[TrialRecord, ...]:
     )
 
 
-def shown(study: StudyRecord) -> dict[str, str]:
-    """What is worth a look at the test data: the front, and what it is compared with.
+def shown(
+    study: StudyRecord, points: Collection[int] | None = None, replicates: int = 0
+) -> dict[str, str]:
+    """What is worth a look: the front, and what it is compared with.
+
+    Args:
+        study: With its baselines.
+        points: Numbers of the trials in place of the front; all of it when left out.
+        replicates: How many of each of these trials and of the seed net, as far as they are there.
 
     Returns:
-        Keys of stored results by what they are filed under: a trial's number, a baseline's name.
+        Keys of stored results by what they are filed under: a trial's number, the name of a
+        baseline or of a replicate.
     """
     seed = [] if study.baseline is None else [study.baseline]
-    wanted = {str(trial.number): trial.artifact for trial in front(study)}
-    return wanted | {b.name: b.artifact for b in (*seed, *study.baselines) if b.artifact}
+    trials = front(study) if points is None else [t for t in study.trials if t.number in points]
+    wanted = {str(trial.number): trial.artifact for trial in trials}
+    again = {replicate_name(key, n + 1) for key in (SEED, *wanted) for n in range(replicates)}
+    beside = (*seed, *study.baselines, *(r for r in study.replicates if r.name in again))
+    return wanted | {record.name: record.artifact for record in beside if record.artifact}
 
 
 def hypervolume(study: StudyRecord) -> float | None:

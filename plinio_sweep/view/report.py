@@ -38,6 +38,20 @@ def format_bytes(size: float) -> str:
     return " ".join(_scaled(size, ("B", "kB", "MB", "GB")))
 
 
+def format_short(cost: float, unit: str) -> str:
+    """A cost in three significant digits, with its unit.
+
+    >>> format_short(12_345, "byte"), format_short(1_234_567, "MAC"), format_short(12_345, "pJ")
+    ('12.3 kB', '1.23 MMAC', '12,345 pJ')
+    """
+    if unit == "byte":
+        return format_bytes(cost)
+    # As in figures: other units are written out.
+    prefixes = ("", "k", "M", "G") if unit in ("MAC", "bit", "cycle") else ("",)
+    number, prefix = _scaled(cost, prefixes)
+    return f"{number} {prefix}{unit}".rstrip()
+
+
 def format_cost(cost: float, unit: str) -> str:
     """A cost with thousands marked; bytes in short behind it where there are a thousand.
 
@@ -74,6 +88,16 @@ def cost_title(name: str, unit: str) -> str:
     if name == plural:
         return unit
     return name.removesuffix(f"_{plural}").replace("_", " ")
+
+
+def cost_heading(name: str, unit: str) -> str:
+    """A cost in words, with its unit.
+
+    >>> cost_heading("size_bytes", "byte"), cost_heading("macs", "MAC")
+    ('size [byte]', 'MAC')
+    """
+    title = cost_title(name, unit)
+    return title if unit in ("", title) else f"{title} [{unit}]"
 
 
 def strengths(params: Mapping[str, str | float]) -> dict[str, float]:
@@ -138,9 +162,7 @@ def _columns(study: StudyRecord, records: list[Record]) -> list[tuple[str, Calla
                 if split == "validation" or any(key in record.metrics for record in records):
                     columns.append((metric_title(objective.name, split), _metric_cell(key)))
     for name, unit in cost_columns(study).items():
-        title = cost_title(name, unit)
-        heading = title if unit in ("", title) else f"{title} [{unit}]"
-        columns.append((heading, _cost_cell(name, unit)))
+        columns.append((cost_heading(name, unit), _cost_cell(name, unit)))
     return columns
 
 
@@ -197,6 +219,14 @@ def summary_line(study: StudyRecord) -> str:
     volume = hypervolume(study)
     parts.append("no hypervolume" if volume is None else f"hypervolume {volume:.3f}")
     return ", ".join(parts)
+
+
+def seen_line(study: StudyRecord) -> str:
+    """One sentence on what was seen of the test data."""
+    date, _, clock = study.touched.partition("T")
+    first = f"first on {date} at {clock[:5]} UTC" if date else "before that was noted"
+    nets = f"{study.tested} net{'' if study.tested == 1 else 's'}"
+    return f"test data were looked at: {first}, and for {nets} by now"
 
 
 def failures(study: StudyRecord) -> list[str]:
@@ -278,19 +308,25 @@ def _baseline(record: BaselineRecord) -> dict[str, Any]:
     return {**_result(record), "artifact": record.artifact}
 
 
-def to_json(study: StudyRecord, points: Sequence[TrialRecord] | None = None) -> dict[str, Any]:
+def to_json(
+    study: StudyRecord,
+    points: Sequence[TrialRecord] | None = None,
+    confirmed: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """A study as strict JSON values: the stable form for other programs.
 
     Args:
         study: As it was read.
         points: What to show of the front; all of it when left out.
+        confirmed: What replicates said, if any were asked for.
 
     Returns:
         `study` (name), `objectives` (name, direction, unit), `trials` (number in each state that a
         trial can end or be in, and their `total`), `baseline` (the seed net, or null), `baselines`
-        (of the study, by name: trained, or null), `front` (sorted as `front` does) and
-        `hypervolume` (or null). `values` follow `objectives`; a
-        number that is not finite is null.
+        (of the study, by name: trained, or null), `front` (sorted as `front` does), `hypervolume`
+        (or null), `tested` (number of nets that were measured on test data, and when the first
+        was, or null) and `confirmed` (or null). `values` follow `objectives`; a number that is
+        not finite is null.
     """
     counts = {
         "complete": study.count("complete"),
@@ -307,4 +343,6 @@ def to_json(study: StudyRecord, points: Sequence[TrialRecord] | None = None) -> 
         "baselines": {b.name: _baseline(b) if b.values else None for b in study.baselines},
         "front": [_point(trial) for trial in (front(study) if points is None else points)],
         "hypervolume": hypervolume(study),
+        "tested": {"nets": study.tested, "first": study.touched or None} if study.tested else None,
+        "confirmed": confirmed,
     }

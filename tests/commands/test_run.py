@@ -42,7 +42,7 @@ def test_run_says_where_things_are_and_what_comes_next(finished: Finished) -> No
     lines = finished.first.stdout.splitlines()
     folder = finished.made / ".plinio-sweep"
     assert lines[:2] == [f"study bars in sqlite:///{folder / 'study.db'}", f"files in {folder}"]
-    assert lines[-4:][0] == "next:"
+    assert lines[-5:][0] == "next:"
     assert lines[-1] == f"  plinio-sweep serve {NAME}"
     assert finished.first.stderr == ""
 
@@ -149,6 +149,7 @@ mlflow.set_tracking_uri(sys.argv[1])
 experiments = {e.name: e.experiment_id for e in client.search_experiments()}
 runs = client.search_runs([experiments["bars"]])
 images = torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(3))
+names = {run.info.run_id: run.info.run_name for run in runs}
 found = []
 for run in runs:
     outputs = None
@@ -160,6 +161,7 @@ for run in runs:
     found.append(
         {
             "name": run.info.run_name,
+            "parent": names.get(run.data.tags.get("mlflow.parentRunId")),
             "status": run.info.status,
             "params": run.data.params,
             "metrics": run.data.metrics,
@@ -172,11 +174,23 @@ print(json.dumps({"experiments": sorted(experiments), "runs": found}))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not tracking.available(), reason="needs mlflow")
-def test_mlflow_holds_one_run_a_trial_and_the_models_of_the_front(tmp_path: Path) -> None:
+@pytest.mark.parametrize("away", [False, True])
+def test_mlflow_holds_one_run_a_trial_and_the_models_of_the_front(
+    tmp_path: Path, away: bool
+) -> None:
     write_study(tmp_path)
     lean = without(tmp_path / "lean", "optuna_dashboard")  # which takes seconds to load
+    if away:  # at first: a port of nobody
+        nowhere = "http://127.0.0.1:9"
+        done = run(tmp_path, "run", NAME, "--trials", "2", PLINIO_SWEEP_TRACKING=nowhere, **lean)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "notes for it wait in" in done.stdout
     done = run(tmp_path, "run", NAME, "--trials", "2", PLINIO_SWEEP_TRACKING="", **lean)
     assert done.returncode == 0, done.stderr
+    assert "MLflow" not in done.stdout
+    assert read_study(tmp_path / NAME, load_settings(tmp_path / NAME)).touched == ""
+    tested = run(tmp_path, "show", NAME, "--test", PLINIO_SWEEP_TRACKING="", **lean)
+    assert tested.returncode == 0, tested.stderr
     folder = tmp_path / ".plinio-sweep"
     loaded = subprocess.run(
         [sys.executable, "-c", LOAD, f"sqlite:///{folder / 'mlflow.db'}"],
@@ -188,7 +202,10 @@ def test_mlflow_holds_one_run_a_trial_and_the_models_of_the_front(tmp_path: Path
     found = json.loads(loaded.stdout.splitlines()[-1])
     assert found["experiments"] == ["Default", "bars"]
     runs = {run["name"]: run for run in found["runs"]}
-    assert sorted(runs) == ["trial 0", "trial 1"]
+    assert sorted(name for name in runs if ":" not in name) == ["study bars", "trial 0", "trial 1"]
+    parents = {name: run["parent"] for name, run in runs.items()}
+    assert parents == {name: parent_of(name) for name in runs}
+    assert runs["study bars"]["metrics"]["complete"] == 2
     record = read_study(tmp_path / NAME, load_settings(tmp_path / NAME))
     best = front(record)
     for trial in record.trials:
@@ -203,6 +220,14 @@ def test_mlflow_holds_one_run_a_trial_and_the_models_of_the_front(tmp_path: Path
         net = stored_net(tmp_path / NAME, folder / "artifacts" / trial.artifact)
         images = torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(3))
         assert torch.allclose(torch.tensor(tracked["outputs"]), net(images), atol=1e-5)
+
+
+def parent_of(name: str) -> str | None:
+    """The run in which that of this name is."""
+    trial, stage, _ = name.partition(":")
+    if stage:
+        return trial
+    return "study bars" if trial != "study bars" else None
 
 
 def stored_net(study: Path, artifact: Path) -> nn.Module:
@@ -225,7 +250,7 @@ def test_baselines_are_added_to_a_finished_study(finished: Finished, tmp_path: P
     assert "baseline wild failed: the loss must stay finite" in done.stdout.lower()
     rows = [line.split() for line in done.stdout.splitlines()]
     [quantised] = [row for row in rows if row[:1] == ["w8a8"]]
-    assert len(quantised) >= 5  # with a test accuracy, bytes and MACs
+    assert len(quantised) >= 4  # with an accuracy, bytes and MACs
     assert "4 of 4 trials complete" in done.stdout
     assert "trained, 1 taken from the store" in done.stdout  # the warm-up is there
     again = invoke("run", study)

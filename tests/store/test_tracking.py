@@ -131,7 +131,8 @@ def finished(store: tuple[str, Path], net: nn.Module, example: Any, folder: Path
         tracker: Tracker = MlflowTracker(store[0], "digits", store[1])
         run = tracker.start(7, params, None)
         tracker.finish(run, RESULT, folder)
-        tracker.keep(run, net, example, {"test_accuracy": 0.04})
+        tracker.keep(run, folder, net, example)
+        tracker.test(run, {"test_accuracy": 0.04})
     return run
 
 
@@ -373,6 +374,10 @@ def test_four_processes_open_a_fresh_folder_at_once_in_silence(fresh: tuple[str,
 
     client = MlflowClient(tracking_uri=fresh[0])
     experiment = client.get_experiment_by_name("digits")
-    found = {run.info.run_id for run in client.search_runs([experiment.experiment_id])}
+    runs = client.search_runs([experiment.experiment_id])
+    (study,) = (run for run in runs if run.data.tags["level"] == "study")
+    trials = [run for run in runs if run.data.tags["level"] == "trial"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {study.info.run_id}
+    found = {run.info.run_id for run in trials}
     assert found == {run.strip() for run, _ in said}
     assert len(found) == 4

@@ -107,10 +107,10 @@ def start(action: Callable[..., None], *arguments: Any) -> ForkServerProcess:
     return process
 
 
-def finish(*processes: ForkServerProcess) -> list[int | None]:
-    """Waits for processes and returns their exit codes; kills what hangs."""
+def finish(*processes: ForkServerProcess, patience: float = 100) -> list[int | None]:
+    """Waits for processes, and returns their exit codes; kills what hangs for `patience` [s]."""
     for process in processes:
-        process.join(100)
+        process.join(patience)
         if process.is_alive():
             process.kill()
             process.join()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -405,9 +406,15 @@ def test_the_test_split_is_touched_once(settings: Settings) -> None:
     assert record.baseline is not None
     assert not any(name.startswith("test_") for name in record.trials[0].metrics)
     wanted = {"0": record.trials[0].artifact, "seed": record.baseline.artifact}
-    worker.measure(wanted)
+    worker.keep(wanted)
+    assert worker.record() == record  # untouched by all that nobody asked for
+    assert (record.tested, record.touched) == (0, "")
+    before = datetime.now(UTC).isoformat(timespec="seconds")
+    worker.test(wanted)
     measured = worker.record()
     assert measured.baseline is not None
+    assert measured.tested == 2
+    assert before <= measured.touched <= datetime.now(UTC).isoformat(timespec="seconds")
     first = measured.trials[0].metrics["test_accuracy"]
     assert first > 0.5
     assert measured.baseline.metrics["test_accuracy"] > 0.8
@@ -417,8 +424,48 @@ def test_the_test_split_is_touched_once(settings: Settings) -> None:
 
     again = make_worker(settings, target=1)
     again.sweep = tiny(data=unread)
-    again.measure({key: wanted[key] for key in ("0", "seed")})
+    again.test({key: wanted[key] for key in ("0", "seed")})
+    assert again.record() == measured
     assert again.record().trials[0].metrics["test_accuracy"] == first
+
+
+def test_another_seed_net_is_measured_anew_and_the_first_look_stays(settings: Settings) -> None:
+    worker = make_worker(settings, target=1)
+    worker.work()
+    seed = worker.record().baseline
+    assert seed is not None
+    worker.test({"seed": seed.artifact})
+    touched = worker.record().touched
+    worker.study.set_user_attr("touched", "2001-01-01T00:00:00+00:00")
+    assert touched
+
+    recipe = replace(sweep.recipe, search=replace(sweep.recipe.search, epochs=2))
+    changed = tiny(recipe=recipe)
+    open_study(changed, settings, accept_drift=True)
+    later = make_worker(settings, changed, target=1)
+    later.work()
+    other = later.record().baseline
+    assert other is not None and other.artifact != seed.artifact
+    assert "test_accuracy" not in other.metrics  # it was that of another net
+    later.test({"seed": other.artifact})
+    tested = later.record()
+    assert tested.baseline is not None
+    assert "test_accuracy" in tested.baseline.metrics
+    assert tested.touched.startswith("2001")
+
+
+def test_workers_measure_a_net_once(settings: Settings) -> None:
+    events: Events = []
+    worker = make_worker(settings, target=1)
+    worker.work()
+    wanted = {"0": worker.record().trials[0].artifact}
+    first, second = (make_worker(settings, target=1, say=events.append) for _ in range(2))
+    second.stopping = lambda: True
+    with first._alone("test 0"), pytest.raises(StoppedError):
+        second.test(wanted)  # waits for the one who is at it
+    first.test(wanted)
+    second.test(wanted)
+    assert [event["event"] for event in events] == ["tested"]
 
 
 def test_a_result_that_was_lost_is_made_anew_from_what_is_left(settings: Settings) -> None:
@@ -435,13 +482,13 @@ def test_a_result_that_was_lost_is_made_anew_from_what_is_left(settings: Setting
         before[key] = (folder / "model.safetensors").read_bytes()
         shutil.rmtree(folder)
     told.clear()
-    worker.measure(wanted)
+    worker.keep(wanted)
     for key, artifact in wanted.items():
         folder = worker.store.find(artifact)
         assert folder is not None
         assert (folder / "model.safetensors").read_bytes() == before[key]
     assert told == []  # no epoch was trained
-    worker.measure({"0": "an artefact of before the study changed"})
+    worker.keep({"0": "an artefact of before the study changed"})
     (warning,) = told
     assert "the study has changed since" in warning["text"] and is_sentence(warning["text"])
 

@@ -22,6 +22,7 @@ from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.sweep.space import Space
 from plinio_sweep.sweep.storage import StorageError
+from plinio_sweep.sweep.tracker import unkept
 from plinio_sweep.train.metrics import accuracy
 from plinio_sweep.train.recipe import Phase, Splits
 from plinio_sweep.view.front import shown
@@ -213,6 +214,9 @@ class Broken:
     def fail(self, run: str, reason: str, *, lost: bool = False) -> None:
         raise AssertionError("it was never started")
 
+    def progress(self, record: Any) -> None:
+        pass
+
     def annotate(self, trial: Any, result: Any, folder: Path) -> None:
         raise RuntimeError("no ink")
 
@@ -240,9 +244,15 @@ class Noting:
     def finish(self, run: str, result: Any, folder: Path) -> None:
         self.told.append(("finish", run, folder.name == result.artifact))
 
-    def keep(self, run: str, net: nn.Module, example: Any, metrics: Mapping[str, float]) -> None:
+    def keep(self, run: str, folder: Path, net: nn.Module, example: Any) -> None:
         net(*example)
-        self.told.append(("keep", run, net.training, list(metrics)))
+        self.told.append(("keep", run, net.training))
+
+    def test(self, run: str, metrics: Mapping[str, float]) -> None:
+        self.told.append(("test", run, list(metrics)))
+
+    def progress(self, record: Any) -> None:
+        pass
 
     def fail(self, run: str, reason: str, *, lost: bool = False) -> None:
         self.told.append(("fail", run, reason, lost))
@@ -267,8 +277,34 @@ def test_a_tracker_keeps_what_is_on_the_front_once(settings: Settings) -> None:
     assert list(best) == ["0", "seed"]  # only trials have runs
     before = len(tracker.told)
     for _ in range(2):
-        worker.measure(best)
-    assert tracker.told[before:] == [("keep", "run 0", False, ["test_accuracy"])]
+        worker.keep(best)
+    assert tracker.told[before:] == [("keep", "run 0", False)]
+    for _ in range(2):
+        worker.test(best)
+    assert tracker.told[before + 1 :] == [("test", "run 0", ["test_accuracy"])]
+
+
+class Deaf(Noting):
+    """A tracker that is away."""
+
+    def keep(self, run: str, net: nn.Module, example: Any) -> None:
+        raise ConnectionError("the server is down")
+
+
+def test_a_net_that_a_tracker_did_not_get_is_kept_another_time(settings: Settings) -> None:
+    tracker = Noting()
+    worker = make_worker(settings, target=1, tracker=tracker)
+    worker.work()
+    best = shown(worker.record())
+    worker.tracker = None
+    worker.keep(best)  # nobody is there to be told
+    worker.tracker = Deaf()
+    worker.keep(best)
+    assert list(unkept(worker.study, best)) == ["0"]
+    worker.tracker = tracker
+    worker.keep(best)
+    assert list(unkept(worker.study, best)) == []
+    assert tracker.told[-1] == ("keep", "run 0", False)
 
 
 def test_a_trial_that_is_tried_again_keeps_its_run(settings: Settings) -> None:

@@ -49,7 +49,7 @@ def test_every_baseline_is_trained_once_and_measured(settings: Settings) -> None
     reused = {e["name"]: e["reused_epochs"] for e in events if e["event"] == "baseline"}
     assert reused == {SEED: 0} | dict.fromkeys(sizes, sweep.recipe.warmup.epochs)
 
-    worker.measure(shown(record))
+    worker.test(shown(record))
     tested = worker.record()
     assert all("test_accuracy" in b.metrics for b in tested.baselines)
     before = len(events)
@@ -110,7 +110,7 @@ def test_what_was_lost_is_made_again(settings: Settings) -> None:
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-    worker.measure(shown(worker.record()))
+    worker.keep(shown(worker.record()))
     made = open_store(settings).find(found.artifact)
     assert made is not None
     assert (made / "model.safetensors").read_bytes() == weights
@@ -137,7 +137,7 @@ def test_a_lambda_of_papers_is_the_loss_for_one_unit_of_cost(settings: Settings)
     assert heavy.describe()["relative"] is False
 
 
-@pytest.mark.parametrize("name", ["", " ", "seed", "12"])
+@pytest.mark.parametrize("name", ["", " ", "seed", "12", "3#1"])
 def test_a_baseline_has_a_name_that_is_not_taken(name: str) -> None:
     with pytest.raises(ValueError, match="must be words") as error:
         Baseline(name=name, stages=(Stage(method=PITSettings()),))

@@ -8,6 +8,7 @@ import pytest
 
 from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.sweep.space import LogUniform, Space, canonical
+from plinio_sweep.sweep.stage import Stage
 from tests.messages import is_sentence
 
 CHOICES = {"pit.gate": ("norm", "consumer")}
@@ -67,6 +68,19 @@ def test_only_what_an_order_needs_is_asked_for(study: optuna.Study) -> None:
     }
 
 
+def test_what_comes_first_is_given_and_not_asked_for(study: optuna.Study) -> None:
+    given = Stage(method=PITSettings(), strength=1e-5, relative=False)
+    trial = study.ask()
+    plan = Space(orders=("pit>mps",), first=(given,)).suggest(trial, 0)
+    assert set(trial.params) == {"order", "mps.strength"}
+    assert plan.stages[0] == given
+    assert (plan.order, plan.stages[1].strength) == ("pit>mps", trial.params["mps.strength"])
+    turns = Space(orders=("pit>pit",), first=(given,))
+    chosen = {"order": "pit>pit", "pit#2.strength": 2.0}
+    plan = turns.suggest(optuna.trial.FixedTrial(chosen), 0)
+    assert [stage.strength for stage in plan.stages] == [1e-5, 2.0]
+
+
 def test_a_waiting_trial_gives_its_own_plan_back(study: optuna.Study) -> None:
     space = Space(orders=("pit", "pit>pit"), choices=CHOICES)
     first = study.ask()
@@ -92,6 +106,11 @@ def test_settings_travel_as_one_string(value: Any, word: str) -> None:
             {"orders": ("pot",)},
             r"made of \['l1', 'mps', 'pit'.* joined by '>', but 'pot' has \['pot'\]",
         ),
+        (
+            {"orders": ("mps",), "first": (Stage(method=PITSettings()),)},
+            r"go on from `first`, which is 'pit', but 'mps' does not",
+        ),
+        ({"first": (Stage(method=PITSettings()),)}, "but 'pit' does not; write .*'pit>pit'"),
         ({"orders": ("pit>",)}, r"but 'pit>' has \[''\]"),
         ({"choices": {"pit.gates": ("norm",)}}, r"among \[.*'pit.gate'.*\], but got 'pit.gates'"),
         ({"choices": {"pit.gate": ()}}, r"`choices\['pit.gate'\]` must hold each value once"),

@@ -7,7 +7,10 @@ import optuna
 import pytest
 
 from costs import COUNTS, cost, peak_activation_bytes
+from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.sweep.result import Objective
+from plinio_sweep.sweep.space import Space
+from plinio_sweep.sweep.stage import Stage
 from plinio_sweep.sweep.study import tpe
 from tests.messages import is_sentence
 from tests.studies.tiny import tiny
@@ -73,6 +76,13 @@ def test_a_sweep_checks_its_words(changes: dict[str, Any], message: str) -> None
 def test_the_number_of_trials_is_no_part_of_the_definition() -> None:
     assert tiny(trials=5).definition() == tiny(trials=500).definition()
     assert "record" not in tiny().definition()
+
+
+def test_a_study_from_before_plans_had_given_stages_is_still_the_same() -> None:
+    assert "first" not in tiny().definition()["space"]
+    given = (Stage(method=PITSettings(), strength=1e-5, relative=False),)
+    later = tiny(space=Space(orders=("pit>pit",), first=given)).definition()
+    assert later["space"]["first"][0]["strength"] == 1e-5
 
 
 def test_the_default_sampler_is_tpe_with_its_defaults() -> None:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from plinio_sweep.sweep.result import BaselineRecord, Objective, StudyRecord
+from plinio_sweep.view import figure
 from plinio_sweep.view.figure import BLUE, FAMILIES, VERMILLION, front_figure, save_front
+from plinio_sweep.view.scene import scene
 
 
 def count_colour(pixels: np.ndarray, colour: str) -> int:
@@ -140,3 +142,15 @@ def test_baselines_are_drawn_in_print_and_on_pages(
     drawn = {trace.name: trace for trace in front_figure(study).data}["uniform"]
     assert list(drawn.customdata) == ["w2a8", "w4a8", "w8a8"]
     assert list(drawn.y) == pytest.approx([0.6, 0.7, 0.9])
+
+
+def test_a_legend_of_long_names_stays_within_the_picture(paper_study: StudyRecord) -> None:
+    families = [f"supernet>pit>mps, fixed lambdas {number}" for number in range(5)]
+    beside = tuple(
+        BaselineRecord(name=name, family=name, values=(0.5, 50_000.0)) for name in families
+    )
+    drawn = figure._print_figure(scene(replace(paper_study, baselines=beside)))
+    drawn.draw_without_rendering()
+    (legend,) = drawn.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= drawn.bbox.x1

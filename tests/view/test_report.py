@@ -16,6 +16,7 @@ from plinio_sweep.view.report import (
     format_bytes,
     format_cost,
     front_table,
+    seen_line,
     strengths,
     summary_line,
     to_json,
@@ -118,10 +119,22 @@ def test_every_failure_is_one_line_with_its_reason(paper_study: StudyRecord) -> 
     ]
 
 
+def test_what_was_seen_of_test_data_is_told(paper_study: StudyRecord) -> None:
+    seen = replace(paper_study, touched="2026-11-27T15:51:35+00:00", tested=5)
+    told = "test data were looked at: first on 2026-11-27 at 15:51 UTC, and for 5 nets by now"
+    assert seen_line(seen) == told
+    assert to_json(seen)["tested"] == {"nets": 5, "first": "2026-11-27T15:51:35+00:00"}
+    # Of a study that an older version measured.
+    older = replace(paper_study, tested=2)
+    assert "before that was noted" in seen_line(older)
+    assert to_json(older)["tested"] == {"nets": 2, "first": None}
+
+
 def test_json_has_the_documented_shape(paper_study: StudyRecord) -> None:
     document = to_json(paper_study)
     assert list(document) == [
         "study", "objectives", "trials", "baseline", "baselines", "front", "hypervolume",
+        "tested", "confirmed",
     ]  # fmt: skip
     assert document["study"] == "digits-size"
     assert document["objectives"] == [
