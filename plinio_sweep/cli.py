@@ -222,12 +222,16 @@ def cost(net: str, **options: Any) -> None:
     help="That each request must bring, and must be there for other hosts; better by the variable "
     "PLINIO_SWEEP_TOKEN, which is in no process list.",
 )
+@click.option("--mlflow", is_flag=True, help="Also MLflow's page, on this machine only.")
+@click.option(
+    "--mlflow-port", type=click.IntRange(0, 65535), default=0, help="Of --mlflow; a free one."
+)
 @_database
-def serve(study: Path, host: str, port: int, token: str | None) -> None:
+def serve(study: Path, **options: Any) -> None:
     """Opens the dashboard of STUDY on this machine."""
-    from plinio_sweep.commands.serve import serve_study
+    from plinio_sweep.commands.serve import Address, serve_study
 
-    serve_study(study, host, port, token)
+    serve_study(study, Address(**options))
 
 
 if __name__ == "__main__":

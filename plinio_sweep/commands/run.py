@@ -109,7 +109,7 @@ def _run(path: Path, settings: Settings, order: Order) -> int:
     if errors:
         raise ValueError(" ".join(errors))
     if record != before:
-        _save_figure(study, record)
+        _save_figure(study, record, settings)
     print_front(record)
     _print_next(path, record, order)
     return FAILED if report.failures(record) else DONE
@@ -207,13 +207,11 @@ def _print_next(path: Path, record: StudyRecord, order: Order) -> None:
     click.echo(f"  plinio-sweep serve {study}{order.places(('storage',))}")
 
 
-def _save_figure(study: Any, record: StudyRecord) -> None:
-    from plinio_sweep.view.dashboard import save_front
-    from plinio_sweep.view.front import front
+def _save_figure(study: Any, record: StudyRecord, settings: Settings) -> None:
+    from plinio_sweep.commands.panels import look_into
+    from plinio_sweep.view.dashboard import save_panels
 
-    if len(record.objectives) < 2 or not front(record):
-        return
     try:
-        save_front(study, record)
+        save_panels(study, record, look_into(settings))
     except ImportError:
         return  # the dashboard is an extra

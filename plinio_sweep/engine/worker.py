@@ -129,7 +129,7 @@ def _work(
         leases=open_leases(settings, life),
         life=life,
         target=trials,
-        annotator=None if finish or points else _annotator(settings),
+        annotator=_annotator(settings),
         accept_drift=accept_drift,
         say=events.say,
         stopping=events.stopping,
@@ -174,7 +174,7 @@ def _annotator(settings: Any) -> Any:
     from plinio_sweep.view.dashboard import DashboardAnnotator
 
     try:
-        return DashboardAnnotator(settings.folder / "dashboard")
+        return DashboardAnnotator(settings.folder / "dashboard", settings.tracking_uri)
     except ImportError:
         return None
 

@@ -6,11 +6,13 @@ goes on with the next.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +36,7 @@ from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.reading import excesses_of, is_tested, record_of, values_of
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
-from plinio_sweep.sweep.shipped import shipped
+from plinio_sweep.sweep.shipped import Shipped, shipped, write_graph
 from plinio_sweep.sweep.stage import Ground, LeaseLostError, Leases, Store
 from plinio_sweep.sweep.storage import exclusive, explained
 from plinio_sweep.sweep.study import Sweep
@@ -157,6 +159,13 @@ class Worker:
                 if folder is not None and key in untracked:
                     self._track(ground, key, folder)
 
+    def _keep_graph(self, ground: Ground, number: int, leaves: Shipped) -> None:
+        """Beside the trial: not of every one, for that takes a second or more."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            write_graph(leaves, ground.data.example(), path)
+            self._annotator().keep(self.study, number, path)
+
     def measured(self, folder: Path) -> tuple[nn.Module, Inputs]:
         """The net of a stored trial as it is measured, and inputs of it."""
         ground = self._known or self._ground()
@@ -207,13 +216,15 @@ class Worker:
             if is_tested(self.attrs, key, artifact):
                 return  # another worker was first
             self._patiently(self._touch)
-            net = shipped(ground, load_net(ground, folder)).net
-            score = evaluate(net, ground.data.part("test"), self.sweep.task)
+            leaves = shipped(ground, load_net(ground, folder))
+            score = evaluate(leaves.net, ground.data.part("test"), self.sweep.task)
             values = {f"test_{name}": value for name, value in score.metrics.items()}
             # In this order: measured is what has both.
             for name, value in ((f"test:{key}", values), (f"tested:{key}", artifact)):
                 self._patiently(partial(self.study.set_user_attr, name, value))
         self.say({"event": "tested", "name": key})
+        if self.annotator is not None and key.isdigit() and find_spec("onnx") is not None:
+            self._attempt("annotate", lambda: self._keep_graph(ground, int(key), leaves))
         if key.isdigit():
             trials = self._patiently(lambda: self.study.get_trials(deepcopy=False))
             run: str | None = trials[int(key)].user_attrs.get("run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -13,7 +14,9 @@ from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.ship.arena import arrange
 from plinio_sweep.ship.builder import IntegerError
 from plinio_sweep.ship.integer import integerize, is_integer_ready
+from plinio_sweep.ship.onnx import export_onnx
 from plinio_sweep.ship.packed import pack_program
+from plinio_sweep.ship.quantized_onnx import export_qdq
 from plinio_sweep.ship.reference import IntegerNet
 from plinio_sweep.sweep.stage import Ground
 
@@ -59,6 +62,18 @@ def shipped(ground: Ground, net: nn.Module) -> Shipped:
     assert integers.agreement is not None
     scored = integers.to(ground.device)
     return Shipped(net=scored, integers=integers, notes=asdict(integers.agreement))
+
+
+def write_graph(leaves: Shipped, example: Inputs, path: Path) -> None:
+    """Writes what is measured to the ONNX file `path`; its integers where it has them.
+
+    Raises:
+        ValueError: When the extra is not installed, or the net can't be written so.
+    """
+    if leaves.integers is None:
+        export_onnx(leaves.net, example, path)
+    else:
+        export_qdq(leaves.integers.program, path)
 
 
 def sample(ground: Ground) -> Inputs:

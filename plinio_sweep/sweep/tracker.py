@@ -48,6 +48,10 @@ class Annotator(Protocol):
         """Adds the note and the files of one trial."""
         ...
 
+    def keep(self, study: optuna.Study, number: int, path: Path) -> None:
+        """Adds the file at `path` to a trial of the front, which is done already."""
+        ...
+
 
 def unkept(study: optuna.Study, keys: Iterable[str]) -> dict[str, str]:
     """Runs of those trials whose nets are not in the tracking store yet, by the trials' numbers.

@@ -7,29 +7,35 @@ loopback address unless told otherwise, and asks for a token then.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
-from plinio_sweep.view.figure import front_figure
 from plinio_sweep.view.guard import check_token, guarded
-from plinio_sweep.view.report import cost_title, format_cost, format_metric, strengths
+from plinio_sweep.view.mended import LATE_FILES, Attributes, mend
+from plinio_sweep.view.note import Beside, note
 
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
-    from wsgiref.types import WSGIApplication
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     import optuna
     from optuna.artifacts import FileSystemArtifactStore
     from optuna.storages import RDBStorage
+    from optuna.study._frozen import FrozenStudy
     from optuna.trial import FrozenTrial
 
     from plinio_sweep.sweep.result import StudyRecord, TrialResult
-
-Rows = Sequence[tuple[str, ...]]
+    from plinio_sweep.view.board import Board, Look
 
 # Of a trial's artefact, what a person reads; weights stay in the artefact itself.
 FILES = ("architecture.json", "report.json")
+
+PLOTS = "dashboard:plot_data:"  # of the names of attributes that hold plots
+RUNS = "/mlflow/runs/"  # of the addresses that lead to a run in MLflow
 
 # How long a page waits for a worker's write to SQLite to end [seconds].
 SQLITE_TIMEOUT = 60
@@ -42,135 +48,147 @@ def _artifact_store(root: Path) -> FileSystemArtifactStore:
     return FileSystemArtifactStore(root)
 
 
+def without_user(url: str) -> str:
+    """A URL without the name and the password in it, for links.
+
+    >>> without_user("https://me:secret@tracking.example:5000/there")
+    'https://tracking.example:5000/there'
+    """
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
 class DashboardAnnotator:
     """Writes the note and the files that the dashboard shows beside a trial.
+
+    Args:
+        artifact_root: Folder of the files.
+        tracking: URI of MLflow; a link to a run leads there if it is a server, else to `serve`.
 
     Raises:
         ImportError: optuna-dashboard is not installed.
     """
 
-    def __init__(self, artifact_root: Path) -> None:
+    def __init__(self, artifact_root: Path, tracking: str = "") -> None:
         from optuna_dashboard import save_note
 
         self._save_note: Callable[[optuna.Trial, str], None] = save_note
         self._store = _artifact_store(artifact_root)
+        server = tracking.startswith(("http://", "https://"))
+        self._runs = f"{without_user(tracking).rstrip('/')}/#/runs/" if server else RUNS
 
     def annotate(self, trial: optuna.Trial, result: TrialResult, folder: Path) -> None:
         """Adds the note of `trial`, and those of the known files that `folder` has."""
         from optuna.artifacts import upload_artifact
+        from optuna_dashboard.artifact import get_artifact_path
 
-        self._save_note(trial, note(trial.params, result, trial.user_attrs.get("retry_of", ())))
+        files = {}
         for path in (folder / name for name in FILES):
             if path.is_file():
-                upload_artifact(
+                file = upload_artifact(
                     artifact_store=self._store, file_path=str(path), study_or_trial=trial
                 )
-
-
-def _table(header: tuple[str, ...], rows: Rows) -> str:
-    rule = tuple("---" for _ in header)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
-
-
-def _cost_rows(result: TrialResult) -> Rows:
-    rows = []
-    for name, cost in result.costs.items():
-        unit = result.units.get(name, "")
-        searched = format_cost(result.estimates[name], unit) if name in result.estimates else ""
-        rows.append((cost_title(name, unit), unit, format_cost(cost, unit), searched))
-    return rows
-
-
-def _layer_rows(result: TrialResult) -> Rows:
-    layers: Mapping[str, Mapping[str, int]] = result.architecture.get("layers", {})
-    return [
-        (f"`{name}`", f"{kept['in']} of {kept['seed_in']}", f"{kept['out']} of {kept['seed_out']}")
-        for name, kept in layers.items()
-    ]
-
-
-def _kernel_rows(result: TrialResult) -> Rows:
-    layers: Mapping[str, Mapping[str, int]] = result.architecture.get("layers", {})
-    return [
-        (f"`{name}`", f"{kept['taps']} of {kept['seed_taps']}", str(kept["dilation"]))
-        for name, kept in layers.items()
-        if "taps" in kept
-    ]
-
-
-def _bit_rows(result: TrialResult) -> Rows:
-    layers: Mapping[str, Mapping[str, Any]] = result.architecture.get("layers", {})
-    return [
-        (
-            f"`{name}`",
-            ", ".join(f"{count} at {bits} bit" for bits, count in kept["w_bits"].items()),
-            "float" if kept["x_bits"] is None else f"{kept['x_bits']} bit",
+                files[path.name] = get_artifact_path(trial, file)
+        run = trial.user_attrs.get("run", "")
+        beside = Beside(
+            number=trial.number,
+            losses=_losses(trial),
+            run=run,
+            run_link=f"{self._runs}{run}",
+            files=files,
         )
-        for name, kept in layers.items()
-        if "w_bits" in kept
-    ]
+        self._save_note(trial, note(trial.params, result, beside))
+
+    def keep(self, study: optuna.Study, number: int, path: Path) -> None:
+        """Adds a file to a trial that is done already; one of that name stays as it is."""
+        trial = study.get_trials(deepcopy=False)[number]
+        prefix = f"{LATE_FILES}{trial._trial_id}:"
+        attrs = study._storage.get_study_system_attrs(study._study_id)
+        late = [json.loads(text) for key, text in attrs.items() if key.startswith(prefix)]
+        if any(file and file["filename"] == path.name for file in late):
+            return
+        # The name follows from what it is of: workers that are at it twice write the same.
+        file = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{study.study_name}/{number}/{path.name}"))
+        with path.open("rb") as content:
+            self._store.write(file, content)
+        meta = {
+            "artifact_id": file,
+            "filename": path.name,
+            "mimetype": "application/octet-stream",
+            "encoding": None,
+        }
+        # Where the dashboard looks, too: nothing can be added to what a finished trial has itself.
+        study._storage.set_study_system_attr(study._study_id, prefix + file, json.dumps(meta))
 
 
-def note(params: Mapping[str, Any], result: TrialResult, retry_of: Sequence[int] = ()) -> str:
-    """A trial in Markdown: the order of its methods, what it came to, and its layers.
+def _losses(trial: optuna.Trial) -> dict[int, str]:
+    """Attempts before this one, and how each ended."""
+    numbers = trial.user_attrs.get("retry_of", ())
+    if not numbers:
+        return {}
+    every = trial.study.get_trials(deepcopy=False)
+    return {number: every[number].user_attrs.get("lost", "") for number in numbers}
 
-    A table without rows is left out.
+
+def save_panels(study: optuna.Study, record: StudyRecord, look: Look) -> None:
+    """Puts the panels on the study's page, in place of earlier ones.
 
     Args:
-        params: Of the trial.
-        result: What it came to.
-        retry_of: Trials that were lost before it; why is said on their own pages.
-    """
-    stages = [(f"`{stage}`", f"{value:.3g}") for stage, value in strengths(params).items()]
-    metrics = [(name.replace("_", " "), format_metric(v)) for name, v in result.metrics.items()]
-    tables: tuple[tuple[tuple[str, ...], Rows], ...] = (
-        (("method", "strength"), stages),
-        (("metric", "value"), metrics),
-        (("cost", "unit", "exported net", "as searched"), _cost_rows(result)),
-        (("layer", "input channels", "output channels"), _layer_rows(result)),
-        (("kernel", "taps", "dilation"), _kernel_rows(result)),
-        (("rounded", "output channels", "input"), _bit_rows(result)),
-    )
-    order = f"**order** `{params['order']}`" if "order" in params else ""
-    before = ", ".join(map(str, retry_of))
-    again = f"**attempt** {len(retry_of) + 1}, lost before: {before}" if retry_of else ""
-    written = [order, again, *(_table(header, rows) for header, rows in tables if rows)]
-    return "\n\n".join(filter(None, written))
-
-
-def save_front(study: optuna.Study, record: StudyRecord) -> None:
-    """Puts the picture of the front on the study's page, in place of an earlier one.
-
-    Raises:
-        ValueError: The study has fewer than two objectives, or no complete trial.
+        study: That gets them.
+        record: The same, as it was read.
+        look: Finds the layers of a trial.
     """
     from optuna_dashboard import save_plotly_graph_object
 
-    save_plotly_graph_object(study, front_figure(record), graph_object_id="front")
+    from plinio_sweep.view.board import details_of
+    from plinio_sweep.view.panels.every import panels
+
+    for name, figure in panels(record, details_of(record, look)).items():
+        save_plotly_graph_object(study, figure, graph_object_id=name)
 
 
-def _with_constraints(trial: FrozenTrial) -> FrozenTrial:
+def _displayed(trial: FrozenTrial) -> FrozenTrial:
     """`trial` with its constraints where optuna-dashboard 0.21 still looks for them."""
     values = list(trial.constraints.values())
     if values and "constraints" not in trial.system_attrs:
         trial.system_attrs = {**trial.system_attrs, "constraints": values}
+    # Half of what a page of thousands of trials would load, and in the timeline and the lineage.
+    if "result" in trial.user_attrs:
+        result = {k: v for k, v in trial.user_attrs["result"].items() if k != "phases"}
+        rest = {k: v for k, v in trial.user_attrs.items() if k != "nodes"}
+        trial.user_attrs = {**rest, "result": result}
     return trial
 
 
-def _display_storage(url: str) -> RDBStorage:
+def _with_panels(attrs: Mapping[str, Any], figures: Mapping[str, str]) -> dict[str, Any]:
+    """Attributes of a study with `figures` in place of those that are stored."""
+    stored = tuple(f"{PLOTS}{name}:" for name in figures)
+    kept = {name: value for name, value in attrs.items() if not name.startswith(stored)}
+    return kept | {f"{PLOTS}{name}:0": figure for name, figure in figures.items()}
+
+
+def _display_storage(url: str, board: Board | None) -> RDBStorage:
     from optuna.storages import RDBStorage
 
     class DisplayStorage(RDBStorage):
         """The study's database, read as the dashboard expects it."""
 
+        def get_all_studies(self) -> list[FrozenStudy]:
+            studies = super().get_all_studies()
+            for study in studies:
+                if board is not None and study.study_name == board.name:
+                    study.system_attrs = _with_panels(study.system_attrs, board.figures)
+                study.system_attrs = Attributes(study.system_attrs)
+            return studies
+
         def get_trial(self, trial_id: int) -> FrozenTrial:
-            return _with_constraints(super().get_trial(trial_id))
+            return _displayed(super().get_trial(trial_id))
 
         def get_all_trials(
             self, study_id: int, deepcopy: bool = True, states: Any = None
         ) -> list[FrozenTrial]:
             trials = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
-            return [_with_constraints(trial) for trial in trials]
+            return [_displayed(trial) for trial in trials]
 
     wait = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else None
     return DisplayStorage(
@@ -178,18 +196,41 @@ def _display_storage(url: str) -> RDBStorage:
     )
 
 
-def application(url: str, artifact_root: Path) -> WSGIApplication:
+def application(
+    url: str, artifact_root: Path, board: Board | None = None, mlflow: str | None = None
+) -> WSGIApplication:
     """The dashboard over an existing database, as a WSGI application.
 
     Args:
         url: SQLAlchemy URL of the database that holds the study.
         artifact_root: Folder that the `DashboardAnnotator` of the study was given.
+        board: Panels of one study, in place of those that are stored.
+        mlflow: Address of MLflow's page.
     """
     from optuna_dashboard import wsgi
 
     store = _artifact_store(artifact_root)
-    app: WSGIApplication = wsgi(_display_storage(url), artifact_store=store)
-    return app
+    mend()
+    app: WSGIApplication = wsgi(_display_storage(url, board), artifact_store=store)
+    return with_runs(app, mlflow)
+
+
+def with_runs(app: WSGIApplication, mlflow: str | None) -> WSGIApplication:
+    """`app` with the links to runs that notes have: where MLflow's page is, only `serve` knows."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        run = path.removeprefix(RUNS)
+        if run == path or not run.isalnum():
+            return app(environ, start_response)
+        if mlflow is None:
+            start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+            text = f"MLflow's page is not served: plinio-sweep serve --mlflow. The run is {run}.\n"
+            return [text.encode()]
+        start_response("303 See Other", [("Location", f"{mlflow.rstrip('/')}/#/runs/{run}")])
+        return []
+
+    return answer
 
 
 def _server(app: WSGIApplication, host: str, port: int) -> WSGIServer:
@@ -228,6 +269,8 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     token: str | None = None,
+    board: Board | None = None,
+    mlflow: str | None = None,
     on_ready: Callable[[str], None],
 ) -> None:
     """Serves the dashboard until it is interrupted.
@@ -239,13 +282,15 @@ def serve(
             reach it, for reading and for deleting.
         port: Port to listen on; 0 takes a free one.
         token: That every request must bring; needed for other hosts than the loopback one.
+        board: Panels of one study, in place of those that are stored.
+        mlflow: Address of MLflow's page.
         on_ready: Is told the address of the page once the port is open.
 
     Raises:
         ValueError: The address is in use, or not one of this machine, or the token is missing.
     """
     check_token(host, token)
-    app = application(url, artifact_root)
+    app = application(url, artifact_root, board, mlflow)
     if token is not None:
         app = guarded(app, token)
     with _server(app, host, port) as server:

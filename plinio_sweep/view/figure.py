@@ -158,9 +158,13 @@ def front_figure(study: StudyRecord) -> go.Figure:
     Raises:
         ValueError: The study has fewer than two objectives, or no complete trial.
     """
+    return page_figure(scene(study))
+
+
+def page_figure(picture: Scene) -> go.Figure:
+    """A scene as a plotly figure, for pages."""
     import plotly.graph_objects as go
 
-    picture = scene(study)
     # The default template is ten times as long as the figure, which the dashboard stores.
     figure = go.Figure(layout={"template": "none"})
     shape = "vh" if picture.x.maximize else "hv"

@@ -44,6 +44,7 @@ class Points:
     x: tuple[float, ...] = ()
     y: tuple[float, ...] = ()
     texts: tuple[str, ...] = ()
+    names: tuple[int | str, ...] = ()  # number of a trial, name of a baseline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,13 @@ def _points(records: Iterable[Record], x: Axis, y: Axis) -> Points:
         x=tuple(record.values[x.index] / x.factor for record in records),
         y=tuple(record.values[y.index] / y.factor for record in records),
         texts=tuple(map(_text, records)),
+        names=tuple(name_of(record) for record in records),
     )
+
+
+def name_of(record: Record) -> int | str:
+    """Number of a trial, name of a baseline."""
+    return record.number if isinstance(record, TrialRecord) else record.name
 
 
 def _families(baselines: Iterable[BaselineRecord], x: Axis, y: Axis) -> dict[str, Points]:

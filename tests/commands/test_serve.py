@@ -10,17 +10,36 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
+import optuna
 import pytest
 
+from plinio_sweep.settings import load_settings
+from plinio_sweep.sweep.reading import read_study
+from plinio_sweep.sweep.result import StudyRecord
+from plinio_sweep.view.front import front
+from plinio_sweep.view.panels.every import PANELS
 from tests.conftest import Finished
 from tests.messages import is_sentence
-from tests.terminal import NAME, Running, refusal, started
+from tests.terminal import (
+    NAME,
+    Running,
+    alive,
+    arguments,
+    children,
+    refusal,
+    run,
+    sentence,
+    started,
+    wait_for,
+    without,
+)
 
 pytest.importorskip("optuna_dashboard")
 
+DATABASE = ".plinio-sweep/study.db"
 TOKEN = "correct horse battery staple"
 
 
@@ -40,6 +59,10 @@ class Served:
 
     def __init__(self, running: Running, url: str, host: str) -> None:
         self.running, self.url, self.host = running, url, host
+
+    def record(self) -> StudyRecord:
+        path = self.running.folder / NAME
+        return read_study(path, load_settings(path, {}))
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
@@ -64,13 +87,100 @@ def test_a_trial_has_its_note_and_its_files(served: Served) -> None:
     for trial in trials:
         assert "| method | strength |" in trial["note"]["body"]
         names = {file["filename"] for file in trial["artifacts"]}
-        assert names == {"architecture.json", "report.json"}
+        assert {"architecture.json", "report.json"} <= names
 
 
-def test_the_study_shows_the_front(served: Served) -> None:
-    (figure,) = served.get("/api/studies/1")["plotly_graph_objects"]
-    drawn = json.loads(figure["graph_object"])
-    assert {"front", "seed (float)"} <= {trace.get("name") for trace in drawn["data"]}
+def test_a_trial_of_the_front_has_its_graph(served: Served) -> None:
+    onnx = pytest.importorskip("onnx")
+    trials = served.get("/api/studies/1")["trials"]
+    graphs = {
+        trial["number"]: f"/artifacts/1/{trial['trial_id']}/{file['artifact_id']}"
+        for trial in trials
+        for file in trial["artifacts"]
+        if file["filename"] == "model.onnx"
+    }
+    assert set(graphs) == {trial.number for trial in front(served.record())}
+    with urllib.request.urlopen(served.url + next(iter(graphs.values())), timeout=60) as answer:
+        graph = onnx.load_from_string(answer.read())
+    assert [value.name for value in graph.graph.output]
+
+
+def test_the_study_shows_its_panels(served: Served) -> None:
+    figures = served.get("/api/studies/1")["plotly_graph_objects"]
+    drawn = {figure["id"]: json.loads(figure["graph_object"]) for figure in figures}
+    assert tuple(drawn) == PANELS
+    assert {"front", "seed (float)"} <= {trace.get("name") for trace in drawn["front"]["data"]}
+
+
+def test_panels_follow_the_study(finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path)
+    study = optuna.load_study(study_name="bars", storage=f"sqlite:///{folder}/{DATABASE}")
+    with started(folder, "serve", NAME, "--port", "0") as running:
+        assert running.process.stdout is not None
+        found = re.search(r"http://\S+", running.process.stdout.readline())
+        assert found is not None
+        served = Served(running, found[0], "127.0.0.1")
+
+        def told() -> str:
+            figures = served.get("/api/studies/1")["plotly_graph_objects"]
+            (figure,) = [f for f in figures if f["id"] == "front"]
+            text: str = json.loads(figure["graph_object"])["layout"]["title"]["subtitle"]["text"]
+            return text
+
+        wait_for(lambda: told().startswith("4 of 4 trials complete"))
+        study.add_trial(study.trials[0])
+        wait_for(lambda: told().startswith("5 of 5 trials complete"))
+    study._storage.remove_session()
+
+
+def test_the_page_of_mlflow_needs_a_tracking_store(finished: Finished) -> None:
+    done = run(finished.folder, "serve", NAME, "--port", "0", "--mlflow")
+    text = sentence(done)
+    assert "tracking is off" in text
+    assert is_sentence(text)
+
+
+def test_the_page_of_mlflow_needs_mlflow(finished: Finished, tmp_path: Path) -> None:
+    extra = {**without(tmp_path / "without", "mlflow"), "PLINIO_SWEEP_TRACKING": ""}
+    done = run(finished.folder, "serve", NAME, "--port", "0", "--mlflow", **extra)
+    assert "pip install 'plinio-sweep[mlflow]'" in sentence(done)
+
+
+@pytest.mark.slow
+def test_the_page_of_mlflow_comes_and_goes_with_the_dashboard(
+    finished: Finished, tmp_path: Path
+) -> None:
+    pytest.importorskip("mlflow")
+    folder = finished.copy(tmp_path)
+    words = ("serve", NAME, "--port", "0", "--mlflow", "--host", "0.0.0.0")
+    extra = {"PLINIO_SWEEP_TRACKING": "", "PLINIO_SWEEP_TOKEN": TOKEN, "PATH": "/usr/bin:/bin"}
+    with started(folder, *words, **extra) as running:
+        assert running.process.stdout is not None
+        first, second = (running.process.stdout.readline() for _ in range(2))
+        port = re.search(r"http://0\.0\.0\.0:(\d+)/", first)
+        page = re.fullmatch(
+            r"MLflow: (http://127\.0\.0\.1:\d+), on this machine alone: .*\n", second
+        )
+        assert port is not None and page is not None, (first, second)
+        with urllib.request.urlopen(f"{page[1]}/health", timeout=60) as answer:
+            assert answer.status == 200
+        # Where its store is may hold a password: no process list shows it.
+        assert not [line for line in arguments() if "mlflow.db" in line]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port[1]}/mlflow/runs/ab12",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.url == f"{page[1]}/#/runs/ab12"
+        family = children([running.process.pid])
+        family += children(family)
+        assert family
+        running.process.send_signal(signal.SIGINT)
+        code, _, _ = running.end()
+        assert code == 0
+        wait_for(lambda: not alive(family))
+    with pytest.raises(URLError):
+        urllib.request.urlopen(f"{page[1]}/health", timeout=60)
 
 
 def test_a_port_in_use_is_refused(finished: Finished) -> None:

@@ -7,20 +7,32 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna_dashboard import get_note
 
 from plinio_sweep.sweep.result import StudyRecord, TrialResult
 from plinio_sweep.view import dashboard
-from plinio_sweep.view.dashboard import DashboardAnnotator, note, save_front, serve
+from plinio_sweep.view.board import Board
+from plinio_sweep.view.dashboard import (
+    DashboardAnnotator,
+    application,
+    save_panels,
+    serve,
+    with_runs,
+)
+from plinio_sweep.view.note import Beside, note
+from tests.terminal import wait_for
 
 SPACE = {
     "order": CategoricalDistribution(["pit>mps", "mps"]),
@@ -33,7 +45,10 @@ RESULT = TrialResult(
     estimates={"size_bytes": 12_400.0},
     units={"size_bytes": "byte", "macs": "MAC"},
     architecture={"layers": {"stem.conv": {"in": 3, "out": 11, "seed_in": 3, "seed_out": 32}}},
-    layers=(),
+    layers=(
+        {"name": "stem.conv", "op": "conv", "size_bytes": 12_001.0, "macs": 640.0},
+        {"name": "fc", "op": "linear", "size_bytes": 344.0},
+    ),
     history=(),
     artifact="trial/0",
     seconds=1.5,
@@ -41,6 +56,8 @@ RESULT = TrialResult(
 
 NOTE = """\
 **order** `pit>mps`
+
+**cut** 11 of 32 output channels are left in 1 layer.
 
 | method | strength |
 | --- | --- |
@@ -58,7 +75,12 @@ NOTE = """\
 
 | layer | input channels | output channels |
 | --- | --- | --- |
-| `stem.conv` | 3 of 3 | 11 of 32 |"""
+| `stem.conv` | 3 of 3 | 11 of 32 |
+
+| costs by layer | kind | size [byte] | MAC |
+| --- | --- | --- | --- |
+| `stem.conv` | conv | 12,001 | 640 |
+| `fc` | linear | 344 |  |"""
 
 
 @contextlib.contextmanager
@@ -104,7 +126,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
     with new_study(folder) as (study, url):
         fill(study, folder)
-        save_front(study, record_of(study))
+        save_panels(study, record_of(study), lambda trial: None)
     script = (
         "import sys; from pathlib import Path; from plinio_sweep.view.dashboard import serve;"
         "serve(sys.argv[1], Path(sys.argv[2]), port=0, on_ready=lambda at: print(at, flush=True))"
@@ -188,8 +210,7 @@ def test_every_trial_has_its_note(shown: dict[str, Any]) -> None:
 
 
 def test_the_front_is_on_the_page_of_the_study(shown: dict[str, Any]) -> None:
-    (figure,) = shown["plotly_graph_objects"]
-    assert figure["id"] == "front"
+    (figure,) = [plot for plot in shown["plotly_graph_objects"] if plot["id"] == "front"]
     traces = {trace.get("name"): trace for trace in json.loads(figure["graph_object"])["data"]}
     assert traces["front"]["x"] == [10, 20]
     assert traces["infeasible"]["x"] == [90]
@@ -225,7 +246,8 @@ def test_note_tells_taps_and_dilation_where_a_layer_has_them() -> None:
     layers = {"conv": channels | taps, "fc": channels}
     written = note({}, replace(RESULT, architecture={"layers": layers}))
     table = "| kernel | taps | dilation |\n| --- | --- | --- |\n| `conv` | 3 of 9 | 4 |"
-    assert written.endswith(table)
+    assert table in written
+    assert "22 of 64 output channels are left in 2 layers, 3 of 9 kernel taps." in written
 
 
 def test_note_tells_bit_widths_where_a_layer_has_them() -> None:
@@ -234,29 +256,153 @@ def test_note_tells_bit_widths_where_a_layer_has_them() -> None:
     layers = {"conv": channels | bits, "fc": channels}
     written = note({}, replace(RESULT, architecture={"layers": layers}))
     rows = "| rounded | output channels | input |\n| --- | --- | --- |\n"
-    assert written.endswith(f"{rows}| `conv` | 4 at 2 bit, 6 at 8 bit | 8 bit |")
+    assert f"{rows}| `conv` | 4 at 2 bit, 6 at 8 bit | 8 bit |\n\n" in written
+    assert ", at 5.6 bit on the mean of channels." in written
 
 
-def test_note_tells_how_often_a_trial_was_begun() -> None:
-    assert note({"order": "pit"}, RESULT, (1, 4)).startswith(
-        "**order** `pit`\n\n**attempt** 3, lost before: 1, 4\n\n"
+def test_note_tells_how_often_a_trial_was_begun_and_how_that_ended() -> None:
+    beside = Beside(number=6, losses={1: "its worker died", 4: "it was interrupted"})
+    assert note({"order": "pit"}, RESULT, beside).startswith(
+        "**order** `pit`\n\n**attempts** took 3 attempts: 1 (its worker died), "
+        "4 (it was interrupted), 6\n\n"
+    )
+
+
+def test_note_names_layers_that_were_left_whole() -> None:
+    whole = {"in": 3, "out": 10, "seed_in": 3, "seed_out": 10}
+    layers = {"conv": whole | {"out": 4}, "fc": whole}
+    assert ", whole: `fc`." in note({}, replace(RESULT, architecture={"layers": layers}))
+
+
+def test_note_links_to_the_run_and_the_files() -> None:
+    beside = Beside(run="ab12", run_link="/mlflow/runs/ab12", files={"report.json": "/artifacts/7"})
+    assert note({}, RESULT, beside).endswith(
+        "**MLflow** [run ab12](/mlflow/runs/ab12)\n\n**files** [report.json](/artifacts/7)"
     )
 
 
 def test_note_leaves_out_what_is_not_known() -> None:
-    bare = replace(RESULT, costs={}, architecture={}, metrics={"validation_loss": 0.5})
+    bare = replace(RESULT, costs={}, architecture={}, layers=(), metrics={"validation_loss": 0.5})
     assert note({}, bare) == "| metric | value |\n| --- | --- |\n| validation loss | 0.5000 |"
+
+
+def test_a_link_to_a_tracking_server_has_no_password(tmp_path: Path) -> None:
+    with new_study(tmp_path) as (study, _):
+        trial = study.ask(SPACE)
+        trial.set_user_attr("run", "ab12")
+        server = "https://me:secret@tracking.example/there/"
+        DashboardAnnotator(tmp_path / "shown", server).annotate(trial, RESULT, tmp_path)
+        written = get_note(trial)
+    assert "[run ab12](https://tracking.example/there/#/runs/ab12)" in written
+    assert "secret" not in written
+
+
+def test_the_note_of_a_trial_that_was_lost_before_says_why(tmp_path: Path) -> None:
+    with new_study(tmp_path) as (study, _):
+        lost = study.ask(SPACE)
+        lost.set_user_attr("lost", "its worker died")
+        study.tell(lost, state=optuna.trial.TrialState.FAIL)
+        trial = study.ask(SPACE)
+        trial.set_user_attr("retry_of", [0])
+        DashboardAnnotator(tmp_path / "shown").annotate(trial, RESULT, tmp_path)
+        written = get_note(trial)
+    assert "**attempts** took 2 attempts: 0 (its worker died), 1" in written
+
+
+def test_a_file_of_a_trial_that_is_done_is_added_once(tmp_path: Path) -> None:
+    with new_study(tmp_path) as (study, url):
+        study.tell(study.ask(SPACE), (0.9, 2e4))
+        graph = tmp_path / "model.onnx"
+        graph.write_bytes(b"a graph")
+        annotator = DashboardAnnotator(tmp_path / "shown")
+        for _ in range(2):
+            annotator.keep(study, 0, graph)
+        app = application(url, tmp_path / "shown")
+        (trial,) = json.loads(b"".join(answer_of(app, "/api/studies/1")[1]))["trials"]
+        (file,) = trial["artifacts"]
+        place = f"/artifacts/1/{trial['trial_id']}/{file['artifact_id']}"
+        assert b"".join(answer_of(app, place)[1]) == b"a graph"
+    assert file["filename"] == "model.onnx"
+
+
+def answer_of(app: Any, path: str) -> tuple[str, list[bytes], dict[str, str]]:
+    """Status, content and headers of one request, without a server."""
+    said: list[Any] = []
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    environ["PATH_INFO"] = path
+    found = app(environ, lambda status, headers, *_: said.extend((status, headers)))
+    content = list(found)
+    getattr(found, "close", lambda: None)()  # of a file, as a server does
+    return said[0], content, dict(said[1])
+
+
+def test_a_run_is_found_where_mlflow_is_served() -> None:
+    def inner(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"the dashboard"]
+
+    served = with_runs(inner, "http://127.0.0.1:5000")
+    status, _, headers = answer_of(served, "/mlflow/runs/ab12")
+    assert (status, headers["Location"]) == ("303 See Other", "http://127.0.0.1:5000/#/runs/ab12")
+    status, content, _ = answer_of(with_runs(inner, None), "/mlflow/runs/ab12")
+    assert status == "404 Not Found"
+    assert b"--mlflow" in content[0]
+    for path in ("/", "/mlflow/runs/", "/mlflow/runs/../secret", "/mlflow/runs/a%0Ab"):
+        assert answer_of(served, path)[1] == [b"the dashboard"]
+
+
+def test_a_board_is_shown_in_place_of_what_is_stored_in_the_order_of_a_page(
+    tmp_path: Path, large_study: StudyRecord
+) -> None:
+    records = [replace(large_study, trials=large_study.trials[:5]), large_study]
+    board = Board("digits-size", lambda: records[0], lambda trial: None)
+    with new_study(tmp_path) as (study, url):
+        save_panels(study, large_study, lambda trial: None)
+        study._storage.set_study_system_attr(1, "dashboard:plot_data:mine:0", "{}")
+        app = application(url, tmp_path / "shown", board)
+
+        def plots() -> dict[str, Any]:
+            found = json.loads(b"".join(answer_of(app, "/api/studies/1")[1]))
+            return {p["id"]: json.loads(p["graph_object"]) for p in found["plotly_graph_objects"]}
+
+        assert board.refresh() and not board.refresh()
+        first = plots()
+        assert list(first) == ["front", "strengths", "progress", "mine"]
+        assert first["front"]["layout"]["title"]["subtitle"]["text"].startswith("5 of 60")
+        records.pop(0)
+        assert board.refresh()
+        assert plots()["front"]["layout"]["title"]["subtitle"]["text"].startswith("60 of 60")
+
+
+def test_a_board_outlives_a_database_that_is_away(large_study: StudyRecord) -> None:
+    answers = [OSError("away"), large_study]
+    drawn = threading.Event()
+
+    def read() -> StudyRecord:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        drawn.set()
+        return answer
+
+    board = Board("digits-size", read, lambda trial: None, pause=0.01)
+    with board.kept_fresh():
+        assert drawn.wait(60)
+        wait_for(lambda: board.figures)
+    assert "front" in board.figures
 
 
 def test_the_front_is_replaced_not_added(tmp_path: Path, large_study: StudyRecord) -> None:
     from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
     with new_study(tmp_path) as (study, _):
-        save_front(study, large_study)
-        save_front(study, replace(large_study, trials=large_study.trials[:5], target_trials=5))
+        save_panels(study, large_study, lambda trial: None)
+        fewer = replace(large_study, trials=large_study.trials[:5], target_trials=5)
+        save_panels(study, fewer, lambda trial: None)
         attributes = study._storage.get_study_system_attrs(study._study_id)
     stored = get_plotly_graph_objects(attributes)
-    assert list(stored) == ["front"]
+    assert set(stored) == {"front", "strengths", "progress"}
     subtitle = json.loads(stored["front"])["layout"]["title"]["subtitle"]["text"]
     assert subtitle.startswith("5 of 5 trials complete")
 

@@ -153,7 +153,9 @@ def test_baselines_stand_in_series_by_family(paper_study: StudyRecord) -> None:
     picture = scene(study)
     assert picture.seed.texts == ("seed (float)",)
     assert dict(picture.baselines) == {
-        "l1": Points(x=(40.0,), y=(0.3,), texts=("l1 50%",)),
-        "uniform": Points(x=(20.0, 200.0), y=(0.7, 0.85), texts=("w2a8", "w8a8")),
+        "l1": Points(x=(40.0,), y=(0.3,), texts=("l1 50%",), names=("l1 50%",)),
+        "uniform": Points(
+            x=(20.0, 200.0), y=(0.7, 0.85), texts=("w2a8", "w8a8"), names=("w2a8", "w8a8")
+        ),
     }
     assert max(picture.x.ticks) >= 200  # the axes hold them, too
