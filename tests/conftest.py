@@ -19,6 +19,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.browser import browser as browser
 from tests.examples import WIDE
 from tests.s3 import Server, serving
 from tests.terminal import NAME, Done, run, write_study
