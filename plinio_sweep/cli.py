@@ -146,6 +146,7 @@ def run(ctx: click.Context, /, study: Path, **options: Any) -> None:
 @click.option("--diverse", type=click.IntRange(min=1), help="Only so many, far from each other.")
 @click.option("--json", "as_json", is_flag=True, help="For machines; the form is stable.")
 @click.option("--plot", type=_FILE, help="Also write the front as .png, .svg or .html.")
+@click.option("--report", type=_FILE, help="Also write the whole study as one page, .html.")
 @click.option("--model", "models", multiple=True, help="A cost model to score the trials by.")
 @click.option("--bits", help="Of weights and activations of float layers, as 8,8; for --model.")
 @click.option("--confirm", type=int, help="Train each point again, from so many other seeds.")

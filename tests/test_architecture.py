@@ -116,6 +116,7 @@ def test_studies_are_never_imported_by_the_library() -> None:
         ("plinio_sweep.settings", "torch optuna"),
         ("plinio_sweep.view.front", "torch optuna numpy"),
         ("plinio_sweep.view.report", "torch optuna"),
+        ("plinio_sweep.view.page_data", "torch optuna plotly matplotlib"),
         ("plinio_sweep.sweep.reading", "torch mlflow"),
         ("plinio_sweep.engine.local", "torch optuna mlflow"),
         ("plinio_sweep.commands.run", "torch optuna mlflow submitit ray"),

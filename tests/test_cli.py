@@ -28,7 +28,9 @@ VERBS = {
     # A front is what one seed found, on the data that chose it: other seeds and test data say more.
     "show": [
         *("study", "--limit", "--at-least", "--knee", "--diverse"),
-        *("--json", "--plot", "--model", "--bits"),
+        *("--json", "--plot"),
+        "--report",  # what others are sent: all of a study in one file, without a server
+        *("--model", "--bits"),
         *("--confirm", "--margin", "--test", "--workers"),
         *("--prune-cache", "--yes"),
         *("--storage", "--artifacts"),

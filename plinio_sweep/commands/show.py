@@ -29,6 +29,7 @@ class Wish:
         diverse: How many points that are far from each other.
         as_json: Whether for machines.
         plot: Where to draw it, if anywhere.
+        report: Where to write the study as a page, if anywhere.
         models: Cost models to score by.
         bits: Of float layers, for these.
         confirm: How often each point is trained again, from other seeds.
@@ -43,6 +44,7 @@ class Wish:
     diverse: int | None = None
     as_json: bool = False
     plot: Path | None = None
+    report: Path | None = None
     models: tuple[str, ...] = ()
     bits: str | None = None
     confirm: int | None = None
@@ -56,7 +58,7 @@ class Wish:
         Raises:
             ValueError: With the ones to leave out or to add.
         """
-        if self.bits is not None and not self.models:
+        if self.bits is not None and not self.models and self.report is None:
             raise ValueError(
                 "`--bits` must go with `--model`, but there is none; name a cost model."
             )
@@ -116,6 +118,10 @@ def show_study(path: Path, wish: Wish) -> None:
         from plinio_sweep.view.figure import save_front
 
         save_front(record, wish.plot)
+    if wish.report is not None:
+        from plinio_sweep.commands.page import save_page
+
+        save_page(path, record, wish.report, wish.bits)
     found = _confirmation(record, points, wish)
     if wish.as_json:
         confirmed = None if found is None else confirm.confirmation_json(found)
@@ -130,6 +136,8 @@ def show_study(path: Path, wish: Wish) -> None:
         click.echo("nothing fits: ease a bound, or let the study run on")
     if wish.plot is not None:
         click.echo(f"front drawn in {wish.plot}")
+    if wish.report is not None:
+        click.echo(f"report written to {wish.report}")
 
 
 def _points(record: StudyRecord, wish: Wish) -> tuple[TrialRecord, ...]:

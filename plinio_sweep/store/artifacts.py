@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,14 @@ from typing import Any
 import filelock
 
 from plinio_sweep.store.items import Item, Kind, is_key
-from plinio_sweep.store.manifest import NAME, fault_of, manifest_of
+from plinio_sweep.store.manifest import (
+    NAME,
+    Manifest,
+    fault_of,
+    manifest_of,
+    read_manifest,
+    sum_of,
+)
 
 UNFINISHED, LOCKS, DAMAGED = ".unfinished", ".locks", ".damaged"
 
@@ -62,6 +69,27 @@ class FolderStore:
             if not fault:
                 self._whole.add(key)
         return folder if folder.is_dir() else None
+
+    def read(self, key: str, names: Iterable[str]) -> dict[str, bytes] | None:
+        """Some files of `key` alone: its weights, the most of it, stay unread.
+
+        Raises:
+            ValueError: When one is not as it was written.
+        """
+        folder = self.root / key
+        if not folder.is_dir():
+            return None
+        manifest = read_manifest(folder) or Manifest()
+        found: dict[str, bytes] = {}
+        for name in names:
+            path = folder / name
+            found[name] = path.read_bytes() if path.is_file() else b""
+            if sum_of(found[name]) != manifest.files.get(name):
+                raise ValueError(
+                    f"The stored folder {folder} must be as it was written, but its {name} is "
+                    f"not; {WAY_OUT}."
+                )
+        return found
 
     def write(self, key: str, fill: Fill, sealed: Seal = nullcontext) -> Path:
         """Has `fill` write the files of `key` into a new folder that appears all at once.

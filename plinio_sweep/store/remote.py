@@ -15,7 +15,7 @@ import json
 import re
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,29 @@ class RemoteStore:
                 return copy
             self._copies.drop(key)  # another machine was first, and all are to use the same
         return self._fetched(key, manifest)
+
+    def read(self, key: str, names: Iterable[str]) -> dict[str, bytes] | None:
+        """Some files of `key` alone: its weights, the most of it, are not fetched for them.
+
+        Raises:
+            StoreError: When the server is away for too long, or refuses.
+            ValueError: When one is not as it was written.
+        """
+        self.ready()
+        manifest = self._link.patiently(lambda: self._manifest(key))
+        held = read_manifest(self._copies.root / key)
+        if manifest is None or (held is not None and held.files == manifest.files):
+            return self._copies.read(key, names)
+        found: dict[str, bytes] = {}
+        for name in names:
+            path = f"{manifest.place}/{name}"
+            found[name] = self._link.patiently(partial(self._link.get, path)) or b""
+            if sum_of(found[name]) != manifest.files.get(name):
+                raise ValueError(
+                    f"The stored result {key} must be as it was written, but its {name} is not; "
+                    f"{WAY_OUT}."
+                )
+        return found
 
     def write(self, key: str, fill: Fill, sealed: Seal = nullcontext) -> Path:
         """Has `fill` write the files of `key`, which others see all at once; where they lie here.

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Detail", "LayerRecord", "detail_of"]
+__all__ = ["FILES", "Detail", "LayerRecord", "detail_of", "parsed_detail"]
+
+FILES = ("architecture.json", "report.json")  # of a stored trial, all that is read here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,22 @@ def detail_of(folder: Path) -> Detail:
         OSError: When a file is missing.
         ValueError: When a file is damaged.
     """
+    return parsed_detail({name: (folder / name).read_bytes() for name in FILES}, str(folder))
+
+
+def parsed_detail(files: Mapping[str, bytes], place: str) -> Detail:
+    """The same of files that were read already.
+
+    Args:
+        files: Contents of `FILES`, by their names.
+        place: Where they are from, for who has to mend them.
+
+    Raises:
+        ValueError: When a file is damaged.
+    """
     try:
-        layers = _read(folder / "architecture.json")["layers"]
-        report = _read(folder / "report.json")
+        layers = json.loads(files["architecture.json"])["layers"]
+        report = json.loads(files["report.json"])
         return Detail(
             layers=tuple(_layer(name, known) for name, known in layers.items()),
             costs=tuple(report["layers"]),
@@ -64,13 +79,9 @@ def detail_of(folder: Path) -> Detail:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"The files of a trial must be as they were written, but those in {folder} are not: "
+            f"The files of a trial must be as they were written, but those in {place} are not: "
             f"{type(error).__name__} {error}; bring them back from a copy."
         ) from error
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _layer(name: str, known: Mapping[str, Any]) -> LayerRecord:

@@ -112,6 +112,7 @@ def record_of(study: optuna.Study, folder: Path) -> StudyRecord:
         touched=attrs.get("touched", ""),
         tested=sum(name.startswith("test:") for name in attrs),
         folder=str(folder),
+        definition=attrs.get("definition", {}),
     )
 
 

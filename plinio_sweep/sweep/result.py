@@ -146,6 +146,7 @@ class StudyRecord:
     touched: str = ""  # when test data were first looked at: UTC, as "2026-11-27T15:51:35+00:00"
     tested: int = 0  # nets that were measured on test data
     folder: str = ""  # the `.plinio-sweep` folder that holds the artefacts
+    definition: Mapping[str, Any] = field(default_factory=dict)  # as it was started: JSON
 
     def count(self, state: State) -> int:
         """Number of trials in `state`."""

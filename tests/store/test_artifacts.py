@@ -183,6 +183,24 @@ def test_a_folder_is_read_once_in_a_process(store: FolderStore) -> None:
     assert looked.find("key") == folder
 
 
+def test_some_files_are_read_alone(store: FolderStore) -> None:
+    folder = store.write("key", fill_with("a"))
+    (folder / "second").write_text("weights that nobody asks for")
+    assert store.read("key", ["first"]) == {"first": b"a"}
+    assert store.read("other", ["first"]) is None
+
+
+@pytest.mark.parametrize("names", [["first", "second"], ["third"]])
+def test_a_file_that_is_not_as_it_was_written_is_not_read(
+    store: FolderStore, names: list[str]
+) -> None:
+    folder = store.write("key", fill_with("a"))
+    (folder / "second").write_text("b")
+    with pytest.raises(ValueError, match=f"its {names[-1]} is not") as error:
+        store.read("key", names)
+    assert is_sentence(error.value)
+
+
 def test_a_folder_appears_only_under_its_seal(store: FolderStore) -> None:
     @contextmanager
     def gone() -> Iterator[None]:

@@ -77,6 +77,19 @@ def test_what_one_machine_writes_another_finds(machines: Machines) -> None:
     assert machines.said == []
 
 
+def test_some_files_are_read_without_the_others(machines: Machines) -> None:
+    first, second = machines("a"), machines("b", reads=True)
+    assert second.read("key", ["first"]) is None
+    first.write("key", fill_with("a"))
+    assert second.read("key", ["first"]) == {"first": b"a"}
+    assert not (machines.folder / "b" / "key").exists()  # nothing was fetched to stay
+    assert first.read("key", ["second"]) == {"second": b"a"}  # its own copy
+    spoil(machines.url, "/first")
+    with pytest.raises(ValueError, match="its first is not") as error:
+        second.read("key", ["first"])
+    assert is_sentence(error.value)
+
+
 def nested(draft: Path) -> None:
     (draft / "deep").mkdir()
     (draft / "deep" / "file").write_bytes(b"\x00\xff")
