@@ -390,7 +390,7 @@ def test_the_page_names_nothing_outside_itself(made: Path) -> None:
 def test_a_study_file_that_is_gone_wrong_takes_only_other_costs_away(
     made: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / NAME).write_text('Sweep(name="bars")\nraise RuntimeError("no GPU")\n')
+    (tmp_path / NAME).write_text('raise RuntimeError("no GPU")\nSweep(name="bars")\n')
     file = tmp_path / "report.html"
     storage = f"sqlite:///{made / '.plinio-sweep' / 'study.db'}"
     places = ("--storage", storage, "--artifacts", str(made / ".plinio-sweep" / "artifacts"))
