@@ -44,7 +44,8 @@ VERBS = {
         *("net", "--model", "--bits", "--trial", "--input-shape", "--json", "--storage"),
         "--artifacts",
     ],
-    "serve": ["study", "--host", "--port", "--token", "--storage"],
+    # Curves of epochs are in MLflow: its page opens beside ours, on this machine alone.
+    "serve": ["study", "--host", "--port", "--token", "--mlflow", "--mlflow-port", "--storage"],
 }
 
 

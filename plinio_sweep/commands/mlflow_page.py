@@ -91,6 +91,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "PATH": path,
         # Not as an argument: every user of the machine would see its password.
         "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
+        # A page to look at: no queues of jobs beside it, which are six more processes.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
     }

@@ -141,7 +141,8 @@ class Worker:
                 self._fixed.train(ground, plans, wait=wait)
 
     def keep(self, artifacts: Mapping[str, str]) -> None:
-        """Has stored nets kept: in the store, and those of trials in the tracking store, each once.
+        """Has stored nets kept in the store, and told of, each once: to the tracking store and, as
+        a graph, to the dashboard.
 
         What was lost from the store, or was damaged there, is trained again from what is left.
 
@@ -150,14 +151,14 @@ class Worker:
         """
         with explained(self.settings), self._life.lived():
             folders = {key: self.store.find(artifact) for key, artifact in artifacts.items()}
-            untracked = self._untracked(artifacts)
-            missing = [k for k, folder in folders.items() if folder is None or k in untracked]
+            untold = {*self._untracked(artifacts), *self._undrawn(artifacts)}
+            missing = [k for k, folder in folders.items() if folder is None or k in untold]
             ground = self._ground() if missing else None
             for key in missing:
                 assert ground is not None
                 folder = folders[key] or self._remade(ground, key, artifacts[key])
-                if folder is not None and key in untracked:
-                    self._track(ground, key, folder)
+                if folder is not None and key in untold:
+                    self._tell_of(ground, key, folder)
 
     def _keep_graph(self, ground: Ground, number: int, leaves: Shipped) -> None:
         """Beside the trial: not of every one, for that takes a second or more."""
@@ -202,29 +203,40 @@ class Worker:
         """Runs of those trials whose nets the tracking store is still to be given."""
         return self._patiently(lambda: unkept(self.study, keys)) if self.tracker else {}
 
-    def _track(self, ground: Ground, key: str, folder: Path) -> None:
+    def _undrawn(self, keys: Iterable[str]) -> set[str]:
+        """Trials whose nets the dashboard is still to be given as graphs."""
+        if self.annotator is None or find_spec("onnx") is None:
+            return set()
+        attrs = self.attrs
+        return {key for key in keys if key.isdigit() and f"graph:{key}" not in attrs}
+
+    def _tell_of(self, ground: Ground, key: str, folder: Path) -> None:
         with self._alone(f"net {key}"):
-            run = self._untracked([key]).get(key)
-            if run is None:
+            run, undrawn = self._untracked([key]).get(key), self._undrawn([key])
+            if run is None and not undrawn:
                 return  # another worker was first
-            net, example = shipped(ground, load_net(ground, folder)).net, ground.data.example()
-            if self._tell_tracker(lambda t: t.keep(run, folder, net, example)):
+            leaves, example = shipped(ground, load_net(ground, folder)), ground.data.example()
+            if run is not None and self._tell_tracker(
+                lambda t: t.keep(run, folder, leaves.net, example)
+            ):
                 self._patiently(lambda: self.study.set_user_attr(f"kept:{key}", True))
+            if undrawn:
+                done = self._attempt("annotate", lambda: self._keep_graph(ground, int(key), leaves))
+                # Once: a net that can't be written so can't be the next time.
+                self._patiently(lambda: self.study.set_user_attr(f"graph:{key}", done))
 
     def _test(self, ground: Ground, key: str, folder: Path, artifact: str) -> None:
         with self._alone(f"test {key}"):
             if is_tested(self.attrs, key, artifact):
                 return  # another worker was first
             self._patiently(self._touch)
-            leaves = shipped(ground, load_net(ground, folder))
-            score = evaluate(leaves.net, ground.data.part("test"), self.sweep.task)
+            net = shipped(ground, load_net(ground, folder)).net
+            score = evaluate(net, ground.data.part("test"), self.sweep.task)
             values = {f"test_{name}": value for name, value in score.metrics.items()}
             # In this order: measured is what has both.
             for name, value in ((f"test:{key}", values), (f"tested:{key}", artifact)):
                 self._patiently(partial(self.study.set_user_attr, name, value))
         self.say({"event": "tested", "name": key})
-        if self.annotator is not None and key.isdigit() and find_spec("onnx") is not None:
-            self._attempt("annotate", lambda: self._keep_graph(ground, int(key), leaves))
         if key.isdigit():
             trials = self._patiently(lambda: self.study.get_trials(deepcopy=False))
             run: str | None = trials[int(key)].user_attrs.get("run")

@@ -20,10 +20,12 @@ from typing import Any
 import optuna
 import pytest
 
-from plinio_sweep.engine.worker import _annotator, _tracker
+from plinio_sweep.engine.track import open_relay
+from plinio_sweep.engine.worker import _annotator
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import FolderStore
+from plinio_sweep.store.relay import Relay
 from plinio_sweep.sweep import drive, node, trial
 from plinio_sweep.sweep.claims import Claims
 from plinio_sweep.train.checkpoints import Checkpoints
@@ -72,8 +74,7 @@ def measure(folder: Path, answers: Any) -> None:
     """Puts the share that was not training."""
     sweep = load_study(Path(__file__).parents[2] / "studies" / "digits.py")
     settings, watch = Settings(folder=folder), Stopwatch()
-    events: Any = None  # asked only where something goes wrong
-    tracker, annotator = _tracker(events, sweep.name, settings), _annotator(settings)
+    annotator = _annotator(settings)
     for name, owner, method in (
         ("training", node, "_train"),
         ("scores and costs", trial, "_measure"),
@@ -82,15 +83,17 @@ def measure(folder: Path, answers: Any) -> None:
         ("claims", Claims, "next"),
         ("attributes", drive.Worker, "_record"),
         ("values", optuna.Study, "tell"),
-        ("MLflow, start", type(tracker), "start"),
-        ("MLflow, end", type(tracker), "finish"),
+        ("MLflow, start", Relay, "start"),
+        ("MLflow, end", Relay, "finish"),
+        ("MLflow, progress", Relay, "progress"),
         ("dashboard", type(annotator), "annotate"),
         ("store", FolderStore, "write"),
     ):
         setattr(owner, method, watch.measured(name, getattr(owner, method)))
     for target in (1, 1 + TRIALS):
         # Only now: a worker keeps its methods from its start.
-        worker = make_worker(settings, sweep, target=target, tracker=tracker, annotator=annotator)
+        worker = make_worker(settings, sweep, target=target, annotator=annotator)
+        worker.tracker = open_relay(worker, print)
         watch.seconds.clear()
         begin = time.perf_counter()
         worker.work()

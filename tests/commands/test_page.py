@@ -85,6 +85,10 @@ def report(browser: Any, made: Path) -> Iterator[Any]:
     yield opened(browser, made / "report.html")
     assert said(browser) == []
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    # The same browser is for other pages, too.
+    on = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", on)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def texts(browser: Any, selector: str) -> list[str]:

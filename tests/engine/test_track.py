@@ -85,7 +85,8 @@ def work(settings: Settings, target: int, warned: list[str], sweep: Sweep = tiny
     worker.tracker = told = open_relay(worker, warned.append)
     assert told is not None
     worker.work()
-    worker.measure(shown(worker.record()))
+    worker.keep(shown(worker.record()))
+    worker.test(shown(worker.record()))
     told.close()
     return worker
 
