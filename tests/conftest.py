@@ -21,6 +21,7 @@ import pytest
 
 from tests.browser import browser as browser
 from tests.examples import WIDE
+from tests.held import end_leases, note_leases
 from tests.s3 import Server, serving
 from tests.terminal import NAME, Done, run, write_study
 
@@ -28,6 +29,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts in the background deaf to Ctrl-C, and so would be what we start:
     # tests that interrupt a command would wait for it without end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+note_leases()
+
+
+@pytest.fixture(autouse=True)
+def _no_lease_outlives_its_test() -> Iterator[None]:
+    yield
+    end_leases()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ class TableLease:
     def __init__(self, leases: TableLeases, key: str, token: str) -> None:
         self._leases, self._key, self._token = leases, key, token
         self._lost, self._done = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread = threading.Thread(target=self._keep, name=f"lease {key}", daemon=True)
         self._thread.start()
 
     def check(self) -> None:

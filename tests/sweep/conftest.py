@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 
 from plinio_sweep.settings import Settings
+from tests.held import end_leases
 from tests.postgres import started_server, url_of
 
 
@@ -60,5 +61,6 @@ def _closed_connections() -> Iterator[None]:
     sqlalchemy.event.listen(sqlalchemy.pool.Pool, "connect", note)
     yield
     sqlalchemy.event.remove(sqlalchemy.pool.Pool, "connect", note)
+    end_leases()  # their threads use these
     for connection in opened:
         connection.close()
