@@ -166,8 +166,10 @@ class MlflowTracker:
         try:  # rather than looking first: another worker may create it in between
             return str(self.client.create_experiment(self._experiment, location))
         except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise  # and a server that does not answer is not asked again
             found = self.client.get_experiment_by_name(self._experiment)
-            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            if found is None:
                 raise
             return str(found.experiment_id)
 

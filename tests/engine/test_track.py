@@ -206,12 +206,12 @@ def test_a_server_that_never_answers_is_asked_twice(
         warned: list[str] = []
         record = work(Settings(folder=tmp_path, tracking=address), 2, warned).record()
         silent.shutdown(socket.SHUT_RDWR)
+    for connection, _ in asked:
+        connection.close()
     assert record.count("complete") == 2
     assert len(warned) == 1
     assert warned[0].startswith("MLflow is away, what it should hear waits in ")
     assert len(asked) == 2  # by the first note, and at the end
-    for connection, _ in asked:
-        connection.close()
 
 
 def test_workers_of_one_server_share_one_run_of_the_study(study: Study, tmp_path: Path) -> None:
