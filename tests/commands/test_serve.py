@@ -7,7 +7,8 @@ import re
 import signal
 import socket
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -23,6 +24,7 @@ from plinio_sweep.view.front import front
 from plinio_sweep.view.panels.every import PANELS
 from tests.conftest import Finished
 from tests.messages import is_sentence
+from tests.sweep.conftest import postgresql as postgresql
 from tests.terminal import (
     NAME,
     Running,
@@ -35,6 +37,7 @@ from tests.terminal import (
     started,
     wait_for,
     without,
+    write_study,
 )
 
 pytest.importorskip("optuna_dashboard")
@@ -45,8 +48,13 @@ TOKEN = "correct horse battery staple"
 
 @pytest.fixture(scope="module")
 def served(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = finished.copy(tmp_path_factory.mktemp("served"))
-    with started(folder, "serve", NAME, "--port", "0") as running:
+    with serving(finished.copy(tmp_path_factory.mktemp("served"))) as served:
+        yield served
+
+
+@contextmanager
+def serving(folder: Path, **extra: str) -> Iterator[Served]:
+    with started(folder, "serve", NAME, "--port", "0", **extra) as running:
         assert running.process.stdout is not None
         line = running.process.stdout.readline()
         found = re.fullmatch(r"study bars: (http://(.+):\d+) \(Ctrl-C ends it\)\n", line)
@@ -110,6 +118,25 @@ def test_the_study_shows_its_panels(served: Served) -> None:
     drawn = {figure["id"]: json.loads(figure["graph_object"]) for figure in figures}
     assert tuple(drawn) == PANELS
     assert {"front", "seed (float)"} <= {trace.get("name") for trace in drawn["front"]["data"]}
+
+
+@pytest.mark.slow
+def test_a_study_on_a_database_server_has_the_same_page(
+    postgresql: Callable[[], str], tmp_path: Path
+) -> None:
+    write_study(tmp_path)
+    there = {"PLINIO_SWEEP_STORAGE": postgresql()}
+    done = run(tmp_path, "run", NAME, "--trials", "2", **there)
+    assert done.returncode == 0, done.stderr
+    with serving(tmp_path, **there) as served:
+        wait_for(lambda: served.get("/api/studies/1")["plotly_graph_objects"])
+        detail = served.get("/api/studies/1")
+    assert [trial["state"] for trial in detail["trials"]] == ["Complete", "Complete"]
+    assert all("| method | strength |" in trial["note"]["body"] for trial in detail["trials"])
+    figures = detail["plotly_graph_objects"]
+    drawn = {figure["id"]: json.loads(figure["graph_object"]) for figure in figures}
+    assert tuple(drawn) == PANELS
+    assert all(any(len(t.get("x") or t.get("z") or ()) for t in f["data"]) for f in drawn.values())
 
 
 def test_panels_follow_the_study(finished: Finished, tmp_path: Path) -> None:

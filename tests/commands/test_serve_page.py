@@ -30,7 +30,7 @@ pytest.importorskip("optuna_dashboard")
 DRAWN = """
 const drawn = name => {
     const panel = document.getElementById('user-defined-plot:' + name);
-    return panel && panel.querySelector('.main-svg .plot');
+    return panel && panel.querySelector('.cartesianlayer .mlayer > *');
 };
 return arguments[0].every(drawn);
 """
