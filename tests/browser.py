@@ -22,9 +22,9 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A selenium driver of the system's Chromium; skips where there is none."""
+    """A selenium driver of the system's Chromium, new for each file; skips where there is none."""
     pytest.importorskip("selenium")
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs chromium and chromedriver")
