@@ -60,12 +60,21 @@ RESULT = TrialResult(
 )
 
 
+class Listener(logging.Handler):
+    """Passes on what MLflow warns of."""
+
+    def __init__(self, said: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._said.put(record.getMessage())
+
+
 def track(uri: str, folder: Path, worker: int, gate: Any, said: Any) -> None:
     """Tells MLflow of some trials, of each twice, as somebody does who was cut in between."""
     warnings.simplefilter("error")
-    listener = logging.Handler(logging.WARNING)
-    listener.emit = lambda record: said.put(record.getMessage())  # type: ignore[method-assign]
-    logging.getLogger("mlflow").addHandler(listener)
+    logging.getLogger("mlflow").addHandler(Listener(said))
     gate.wait(60)
     tracker = MlflowTracker(uri, "many", folder, study="run-of-the-study")
     for number in range(worker * TRIALS, (worker + 1) * TRIALS):

@@ -153,14 +153,14 @@ def test_numbers_are_short(large_study: StudyRecord) -> None:
 
 
 def test_scripts_are_programs(tmp_path: Path) -> None:
+    folder = ROOT / "plinio_sweep" / "view" / "page"
+    assert {path.name for path in folder.glob("*.js")} == set(SCRIPTS)
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs node")
-    folder = ROOT / "plinio_sweep" / "view" / "page"
     whole = tmp_path / "whole.js"
     whole.write_text("\n".join((folder / name).read_text() for name in SCRIPTS))
     subprocess.run([node, "--check", whole], check=True)
-    assert {path.name for path in folder.glob("*.js")} == set(SCRIPTS)
 
 
 def test_an_installed_package_has_the_parts_of_the_page(tmp_path: Path) -> None:
@@ -180,8 +180,6 @@ def test_an_installed_package_has_the_parts_of_the_page(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    if "No module named 'setuptools'" in built.stderr:
-        pytest.skip("needs setuptools")
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     installed = tmp_path / "installed"
