@@ -43,10 +43,15 @@ def serve_study(path: Path, address: Address) -> None:
     """Serves the dashboard until interrupted.
 
     Raises:
-        ValueError: When the study was never started, a port is taken, the token is missing or an
-            extra is.
+        ValueError: When the study was never started, a port is taken or of no use, the token is
+            missing or an extra is.
     """
     guard.check_token(address.host, address.token)
+    if address.mlflow_port and not address.mlflow:
+        raise ValueError(
+            f"`--mlflow-port` must go with `--mlflow`, but got {address.mlflow_port} alone; add "
+            f"`--mlflow`, or leave the port out."
+        )
     if importlib.util.find_spec("optuna_dashboard") is None:
         raise ValueError(
             "The dashboard must be installed, but is not: pip install 'plinio-sweep[dashboard]'."

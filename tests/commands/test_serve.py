@@ -167,6 +167,12 @@ def test_the_page_of_mlflow_needs_a_tracking_store(finished: Finished) -> None:
     assert is_sentence(text)
 
 
+def test_a_port_of_mlflow_without_its_page_is_refused(finished: Finished) -> None:
+    text = refusal("serve", finished.folder / NAME, "--mlflow-port", "5")
+    assert "must go with `--mlflow`, but got 5 alone" in text
+    assert is_sentence(text)
+
+
 def test_the_page_of_mlflow_needs_mlflow(finished: Finished, tmp_path: Path) -> None:
     extra = {**without(tmp_path / "without", "mlflow"), "PLINIO_SWEEP_TRACKING": ""}
     done = run(finished.folder, "serve", NAME, "--port", "0", "--mlflow", **extra)
