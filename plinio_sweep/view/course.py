@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 from plinio_sweep.view.front import hypervolume, is_comparable
 
 if TYPE_CHECKING:
-    from plinio_sweep.sweep.result import PhaseRecord, StudyRecord, TrialRecord
+    from plinio_sweep.sweep.result import (
+        BaselineRecord,
+        PhaseRecord,
+        StudyRecord,
+        TrialRecord,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +110,7 @@ def spans(study: StudyRecord) -> tuple[Span, ...]:
             epochs=phase.epochs,
             reused=phase.reused,
         )
-        for worker, phases in (*_in_rows(study), *_by_worker(study))
+        for worker, phases in (*_beside(study), *_by_worker(study))
         for phase in phases
     ]
     return tuple(sorted(found, key=lambda span: span.begin))
@@ -138,19 +143,24 @@ def _by_worker(study: StudyRecord) -> Iterator[tuple[str, tuple[PhaseRecord, ...
     return ((trial.worker or "unknown", trial.phases) for trial in study.trials)
 
 
-def _in_rows(study: StudyRecord) -> Iterator[tuple[str, tuple[PhaseRecord, ...]]]:
-    """Baselines, those that overlap in different rows."""
+def in_rows(study: StudyRecord) -> Iterator[tuple[str, BaselineRecord]]:
+    """Baselines, which keep no worker, in rows of their own: as many as were in hand at a time."""
     seed = () if study.baseline is None else (study.baseline,)
-    every = [baseline.phases for baseline in (*seed, *study.baselines) if baseline.phases]
+    every = [baseline for baseline in (*seed, *study.baselines) if baseline.phases]
     ends: list[float] = []  # of each row
-    for phases in sorted(every, key=lambda own: own[0].begin):
-        row = next((i for i, end in enumerate(ends) if end <= phases[0].begin), len(ends))
-        ends[row : row + 1] = [max(phase.begin + phase.seconds for phase in phases)]
-        yield ("baselines" if row == 0 else f"baselines {row + 1}"), phases
+    for baseline in sorted(every, key=lambda own: own.phases[0].begin):
+        begin = baseline.phases[0].begin
+        row = next((i for i, end in enumerate(ends) if end <= begin), len(ends))
+        ends[row : row + 1] = [max(phase.begin + phase.seconds for phase in baseline.phases)]
+        yield ("baselines" if row == 0 else f"baselines {row + 1}"), baseline
+
+
+def _beside(study: StudyRecord) -> Iterator[tuple[str, tuple[PhaseRecord, ...]]]:
+    return ((row, baseline.phases) for row, baseline in in_rows(study))
 
 
 def _phases(study: StudyRecord) -> Iterator[PhaseRecord]:
-    for _, phases in (*_in_rows(study), *_by_worker(study)):
+    for _, phases in (*_beside(study), *_by_worker(study)):
         yield from phases
 
 

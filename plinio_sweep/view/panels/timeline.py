@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from plinio_sweep.sweep.result import StudyRecord, TrialRecord
+from plinio_sweep.view.course import in_rows
 from plinio_sweep.view.figure import BLUE, DARK, GREEN, GREY, VERMILLION
 from plinio_sweep.view.panels.style import AXIS, ORANGE, PINK, SKY, Figure, blank, counted
-from plinio_sweep.view.report import compared
 
 MOST_TRIALS = 200  # the last ones: a bar of an older one would be thinner than a line
 
@@ -85,17 +85,11 @@ def _trial_bars(trial: TrialRecord, last: float) -> Iterator[Bar]:
 
 
 def _baseline_bars(study: StudyRecord) -> Iterator[Bar]:
-    ends: list[float] = []  # of each row
-    found = [baseline for baseline in compared(study) if baseline.phases]
-    for baseline in sorted(found, key=lambda b: b.phases[0].begin):
-        begin = baseline.phases[0].begin
-        end = max(phase.begin + phase.seconds for phase in baseline.phases)
-        row = next((i for i, free in enumerate(ends) if free <= begin), len(ends))
-        ends[row : row + 1] = [end]
+    for row, baseline in in_rows(study):
         for phase in baseline.phases:
             how = " from the store" if phase.reused else ""
             yield Bar(
-                row="baselines" if row == 0 else f"baselines {row + 1}",
+                row=row,
                 kind=phase.name.rsplit(".", 1)[-1],
                 begin=phase.begin,
                 seconds=phase.seconds,

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plinio_sweep.sweep.result import StudyRecord, TrialRecord
-from plinio_sweep.view.front import front, hypervolume, is_comparable
+from plinio_sweep.view.course import course
+from plinio_sweep.view.front import front, is_comparable
 from plinio_sweep.view.lineage import growths
 from plinio_sweep.view.panels import heatmap, lineage, progress, strengths, style, timeline
 from plinio_sweep.view.panels.every import PANELS, panels
 from plinio_sweep.view.panels.heatmap import heatmap_figure, heatmap_trials
 from plinio_sweep.view.panels.lineage import lineage_figure
-from plinio_sweep.view.panels.progress import progress_figure, progress_steps
+from plinio_sweep.view.panels.progress import progress_figure
 from plinio_sweep.view.panels.strengths import strengths_figure
 from plinio_sweep.view.panels.timeline import timeline_bars, timeline_figure
 from tests.view.panels import made
@@ -244,33 +245,21 @@ def test_of_very_many_trials_the_last_are_drawn(many: StudyRecord) -> None:
 
 @few
 @given(studies)
-def test_every_step_has_the_hypervolume_of_what_was_done_by_then(study: StudyRecord) -> None:
-    steps = progress_steps(study)
-    assert sorted(step.trial for step in steps) == [t.number for t in comparable(study)]
-    by_number = {trial.number: trial for trial in study.trials}
-    for count in {1, len(steps) // 2 + 1, len(steps)}:
-        done = tuple(by_number[step.trial] for step in steps[:count])
-        volume = hypervolume(replace(study, trials=done))
-        assert steps[count - 1].volume == pytest.approx(volume)
-    phases = [p for r in (*study.trials, study.baseline, *study.baselines) if r for p in r.phases]
-    last = max(step.moment or 0.0 for step in steps)
-    ends = [t for t in study.trials if not is_comparable(t, 2) and (t.end or 0.0) > last]
-    later = sum(p.trained_epochs for t in ends for p in t.phases)
-    assert steps[-1].epochs == sum(p.trained_epochs for p in phases) - later
-
-
-@few
-@given(studies)
 def test_both_curves_have_every_trial(study: StudyRecord) -> None:
     time, epochs = stored(progress_figure(study))["data"]
-    steps = progress_steps(study)
-    assert time["y"] == epochs["y"] == [step.volume for step in steps]
-    assert epochs["x"] == [step.epochs for step in steps]
+    moments = course(study)
+    assert sorted(moment.trial for moment in moments) == [t.number for t in comparable(study)]
+    assert time["y"] == epochs["y"] == [moment.hypervolume for moment in moments]
+    assert epochs["x"] == [moment.epochs for moment in moments]
     assert time["x"] == sorted(time["x"])
 
 
 def test_of_very_many_steps_those_that_rose_are_kept(many: StudyRecord) -> None:
-    rises = {step.trial for step in progress_steps(many) if step.better}
+    moments = course(many)
+    volumes = [0.0, *(moment.hypervolume for moment in moments)]
+    rises = {
+        m.trial for m, old, new in zip(moments, volumes, volumes[1:], strict=False) if new > old
+    }
     _, epochs = stored(progress_figure(many))["data"]
     drawn = {int(text.removeprefix("trial ")) for text in epochs["customdata"]}
     assert rises <= drawn
@@ -291,14 +280,15 @@ def test_a_study_without_trials_has_no_panel_but_what_its_baselines_did() -> Non
 
 def test_a_study_of_an_earlier_version_has_what_there_is_of_it() -> None:
     study = made.study(20)
-    bare = tuple(
-        replace(t, phases=(), nodes=(), worker="", begin=None, end=None) for t in study.trials
-    )
+    # When a trial began and ended Optuna has always kept.
+    bare = tuple(replace(t, phases=(), nodes=(), worker="") for t in study.trials)
     beside = tuple(replace(b, phases=()) for b in study.baselines)
     assert study.baseline is not None
     seed = replace(study.baseline, phases=())
     old = replace(study, trials=bare, baselines=beside, baseline=seed)
-    assert tuple(panels(old, {})) == ("front", "strengths", "progress")
+    assert tuple(panels(old, {})) == ("front", "strengths", "progress", "workers")
+    time, epochs = stored(progress_figure(old))["data"]
+    assert len(time["y"]) == len(comparable(old)) and epochs["y"] == []
 
 
 def test_a_study_of_one_objective_has_no_front() -> None:
