@@ -80,6 +80,8 @@ def large_study() -> StudyRecord:
                 costs={"size_bytes": size, "macs": macs},
                 params={"order": "pit>mps", "pit.strength": strength, "mps.strength": strength},
                 feasible=macs < 1.2e6,
+                begin=1_000.0 + 60 * number,
+                end=1_055.0 + 60 * number,
             )
         )
     return StudyRecord(

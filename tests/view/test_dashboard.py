@@ -368,7 +368,7 @@ def test_a_board_is_shown_in_place_of_what_is_stored_in_the_order_of_a_page(
 
         assert board.refresh() and not board.refresh()
         first = plots()
-        assert list(first) == ["front", "strengths", "progress", "mine"]
+        assert list(first) == ["front", "strengths", "progress", "workers", "mine"]
         assert first["front"]["layout"]["title"]["subtitle"]["text"].startswith("5 of 60")
         records.pop(0)
         assert board.refresh()
@@ -402,7 +402,7 @@ def test_the_front_is_replaced_not_added(tmp_path: Path, large_study: StudyRecor
         save_panels(study, fewer, lambda trial: None)
         attributes = study._storage.get_study_system_attrs(study._study_id)
     stored = get_plotly_graph_objects(attributes)
-    assert set(stored) == {"front", "strengths", "progress"}
+    assert set(stored) == {"front", "strengths", "workers", "progress"}
     subtitle = json.loads(stored["front"])["layout"]["title"]["subtitle"]["text"]
     assert subtitle.startswith("5 of 5 trials complete")
 
