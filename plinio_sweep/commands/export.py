@@ -78,6 +78,7 @@ class Wish:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Point:
     study: str
+    study_run: str
     settings: Settings
     trial: TrialRecord
     folder: Path  # its artefact
@@ -117,6 +118,7 @@ def _read(path: Path, number: int) -> _Point:
     net = load_net(ground, folder)
     return _Point(
         study=record.name,
+        study_run=record.run,
         settings=settings,
         trial=trial,
         folder=folder,
@@ -174,6 +176,8 @@ def _register(point: _Point, wish: Wish, name: str, directory: Path) -> None:
         tags=_tags(point),
         # Whole numbers are the same numbers everywhere.
         tolerance=WEIGHTS_TOLERANCE if point.leaves.integers is None else 0.0,
+        run=point.trial.run,
+        study_run=point.study_run,
     )
     number, difference = register(point.settings, point.study, wanted)
     click.echo(f"mlflow: reloaded, largest difference {difference:.3g}")

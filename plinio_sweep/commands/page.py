@@ -14,16 +14,31 @@ from plinio_sweep.sweep.detail import FILES, Detail, parsed_detail
 from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.train.checkpoints import write_whole
 from plinio_sweep.view import choose
+from plinio_sweep.view.confirm import Confirmation
 from plinio_sweep.view.front import front
 from plinio_sweep.view.page import page
 from plinio_sweep.view.page_data import About, Hardware, names_of, page_data
 
 COUNTED = 24  # points of a front that are counted anew, a fraction of a second each
+CONFIRMED = 5  # replicates to begin with
 PLACES = ("storage", "artifacts")
 
 
-def save_page(path: Path, record: StudyRecord, file: Path, bits: str | None = None) -> None:
+def save_page(
+    path: Path,
+    record: StudyRecord,
+    file: Path,
+    bits: str | None = None,
+    confirmed: Confirmation | None = None,
+) -> None:
     """Writes the page of the study at `path` to `file`, whole or not at all.
+
+    Args:
+        path: The study file.
+        record: The study, as it was read.
+        file: Where to.
+        bits: Of float layers, where cost models need them.
+        confirmed: What its replicates say, if it has any.
 
     Raises:
         ValueError: When `file` is no page.
@@ -39,6 +54,7 @@ def save_page(path: Path, record: StudyRecord, file: Path, bits: str | None = No
         _details(record, settings),
         _hardware(path, record, bits),
         About(commands=_commands(path, record, file), places=_places(settings)),
+        confirmed,
     )
     write_whole(file, page(data).encode())
 
@@ -104,6 +120,8 @@ def _commands(path: Path, record: StudyRecord, file: Path) -> tuple[tuple[str, s
         ("This page", ("show", "--report", str(file))),
     ]
     if chosen:
+        again = ("show", "--confirm", str(CONFIRMED), "--report", str(file))
+        commands.append(("Its front trained again from other seeds, and this page", again))
         number = str(chosen[0].number)
         commands.append(("The knee as files for a device", ("export", number, "model")))
     found = [(what, words(verb, *own)) for what, (verb, *own) in commands]

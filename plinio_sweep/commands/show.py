@@ -121,7 +121,8 @@ def show_study(path: Path, wish: Wish) -> None:
     if wish.report is not None:
         from plinio_sweep.commands.page import save_page
 
-        save_page(path, record, wish.report, wish.bits)
+        every = confirm.stored(record, wish.confirm, _margin(wish))
+        save_page(path, record, wish.report, wish.bits, every)
     found = _confirmation(record, points, wish)
     if wish.as_json:
         confirmed = None if found is None else confirm.confirmation_json(found)
@@ -151,5 +152,9 @@ def _confirmation(
 ) -> confirm.Confirmation | None:
     if wish.confirm is None or not points:
         return None
-    margin = confirm.MARGIN if wish.margin is None else wish.margin
-    return confirm.confirmation(record, [p.number for p in points], wish.confirm, margin)
+    numbers = [point.number for point in points]
+    return confirm.confirmation(record, numbers, wish.confirm, _margin(wish))
+
+
+def _margin(wish: Wish) -> float:
+    return confirm.MARGIN if wish.margin is None else wish.margin

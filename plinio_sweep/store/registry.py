@@ -32,6 +32,8 @@ class Registration:
         bundle: Folder that goes with it: the files of `plinio-sweep export`.
         tags: By which the version can be traced.
         tolerance: Largest difference of a reloaded output, relative to the largest one.
+        run: Key of the trial's run, by which what still waits to be told of it finds it.
+        study_run: Key of the study's run; its last one when empty.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Registration:
     bundle: Path
     tags: Mapping[str, str]
     tolerance: float
+    run: str = ""
+    study_run: str = ""
 
 
 def check_names(name: str, alias: str) -> None:
@@ -84,7 +88,7 @@ def register(settings: Settings, study: str, wanted: Registration) -> tuple[str,
     from mlflow.exceptions import MlflowException
 
     try:
-        return _register(open_tracker(settings, study), wanted)
+        return _register(open_tracker(settings, study, wanted.study_run), wanted)
     except MlflowException as error:
         raise ValueError(
             f"A model must be put into the registry at {redacted(settings.tracking_uri)}, which "
@@ -93,9 +97,9 @@ def register(settings: Settings, study: str, wanted: Registration) -> tuple[str,
 
 
 def _register(tracker: MlflowTracker, wanted: Registration) -> tuple[str, float]:
-    run = tracker.run_of(wanted.trial)
+    run = tracker.run_of(wanted.trial, wanted.run)
     if run is None:  # the tracking store was away, or there was none
-        run = tracker.start(wanted.trial, wanted.params, None)
+        run = tracker.start(wanted.trial, wanted.params, wanted.run or None)
         tracker.client.set_terminated(run, status="FINISHED")
     with quiet():
         try:

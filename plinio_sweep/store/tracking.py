@@ -294,8 +294,17 @@ class MlflowTracker:
                 self.client.delete_logged_model(model.model_id)
         return any(model.model_id in linked for model in found)
 
-    def run_of(self, number: int) -> str | None:
-        """The last run of trial `number`; nothing where the tracking store was away."""
+    def run_of(self, number: int, run: str = "") -> str | None:
+        """The run of trial `number`; nothing where the tracking store was away.
+
+        Args:
+            number: Of the trial.
+            run: Key of the run; the last one that bears the number when empty.
+        """
+        if run:
+            with told():
+                opened = self._runs.find(run)
+            return None if opened is None else str(opened.info.run_id)
         query = f"tags.study = '{self._experiment}' and tags.trial = '{number}'"
         with quiet():
             found = self.client.search_runs(

@@ -113,6 +113,7 @@ def record_of(study: optuna.Study, folder: Path) -> StudyRecord:
         tested=sum(name.startswith("test:") for name in attrs),
         folder=str(folder),
         definition=attrs.get("definition", {}),
+        run=attrs.get("run", ""),
     )
 
 
@@ -150,6 +151,7 @@ def _trial(
         worker=attrs.get("worker", ""),
         begin=_moment(trial.datetime_start),
         end=_moment(trial.datetime_complete),
+        run=attrs.get("run", ""),
     )
 
 

@@ -110,6 +110,7 @@ class TrialRecord:
     worker: str = ""  # that had it last
     begin: float | None = None  # [s] since 1970, of its last attempt
     end: float | None = None  # [s] since 1970
+    run: str = ""  # its key in the tracking store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +148,7 @@ class StudyRecord:
     tested: int = 0  # nets that were measured on test data
     folder: str = ""  # the `.plinio-sweep` folder that holds the artefacts
     definition: Mapping[str, Any] = field(default_factory=dict)  # as it was started: JSON
+    run: str = ""  # its key in the tracking store
 
     def count(self, state: State) -> int:
         """Number of trials in `state`."""

@@ -167,6 +167,24 @@ def confirmation(
     return Confirmation(count=count, margin=margin, nets=nets)
 
 
+def stored(
+    study: StudyRecord, count: int | None = None, margin: float = MARGIN
+) -> Confirmation | None:
+    """What the replicates that `study` has say, whatever they repeat; nothing where it has none.
+
+    Args:
+        study: With its replicates.
+        count: Of each net, as in `confirmation`; the highest number that any net came to.
+        margin: That a loss may have.
+    """
+    found = [record.name.rpartition("#") for record in study.replicates]
+    if not found:
+        return None
+    points = sorted({int(key) for key, _, _ in found if key != SEED})
+    most = max(int(number) for _, _, number in found) if count is None else count
+    return confirmation(study, points, most, margin)
+
+
 def _confirmed(
     study: StudyRecord,
     key: str,

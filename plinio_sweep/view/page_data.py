@@ -15,6 +15,7 @@ from plinio_sweep.sweep.detail import Detail, LayerRecord
 from plinio_sweep.sweep.result import SEED, StudyRecord, TrialRecord
 from plinio_sweep.view import report
 from plinio_sweep.view.choose import knee
+from plinio_sweep.view.confirm import Confirmation, confirmation_json
 from plinio_sweep.view.course import course, shares, spans
 from plinio_sweep.view.front import front
 from plinio_sweep.view.report import Record
@@ -55,6 +56,7 @@ def page_data(
     details: Mapping[str, Detail | str],
     hardware: Hardware,
     about: About,
+    confirmed: Confirmation | None = None,
 ) -> dict[str, Any]:
     """All that a page shows of `study`.
 
@@ -63,6 +65,7 @@ def page_data(
         details: By artefact, or why there is none.
         hardware: Of some points.
         about: Where it comes from.
+        confirmed: What its replicates say, if it has any.
     """
     records: list[Record] = [*report.compared(study), *study.trials]
     measures = _measures(study, records)
@@ -78,6 +81,7 @@ def page_data(
         "knee": place[chosen[0].number] if chosen else None,
         "nets": _nets(records, details, [m for m in measures if m["shown"]]),
         "hardware": _hardware(records, hardware),
+        "confirmed": _confirmed(records, confirmed),
         "course": _course(study),
         "limits": [[*_bound(name), _short(bound)] for name, bound in study.limits.items()],
         "untrained": [[b.name, b.family, b.reason] for b in study.baselines if not b.values],
@@ -351,6 +355,25 @@ def _hardware(records: Sequence[Record], hardware: Hardware) -> dict[str, Any]:
         "remarks": list(remarks),
         "remark": hardware.remark,
     }
+
+
+def _confirmed(records: Sequence[Record], confirmed: Confirmation | None) -> dict[str, Any] | None:
+    """As on the command line, with the point of each net; `reasons` of what failed."""
+    if confirmed is None:
+        return None
+    names = [str(r.number) if isinstance(r, TrialRecord) else r.name for r in records]
+    found = confirmation_json(confirmed)
+    nets = found.pop("nets")
+    reasons = {name: why for net in nets.values() for name, why in net.pop("failures").items()}
+    rows = [{"point": names.index(name), **net} for name, net in nets.items()]
+    return {**_rounded(found), "nets": _rounded(rows), "reasons": list(reasons.items())}
+
+
+def _rounded(value: Any) -> Any:
+    """Every number in `value` in few digits."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(own) for key, own in value.items()}
+    return list(map(_rounded, value)) if isinstance(value, list) else _short(value)
 
 
 def _course(study: StudyRecord) -> dict[str, Any]:

@@ -61,8 +61,13 @@ def test_replicates_that_were_killed_go_on_and_come_to_the_same(
 
 def test_people_see_means_and_verdicts(finished: Finished, tmp_path: Path) -> None:
     study = finished.copy(tmp_path) / NAME
-    done = invoke("show", study, "--knee", "--confirm", 2, "--margin", 2, "--test")
+    report = tmp_path / "report.html"
+    words = ("--knee", "--confirm", 2, "--margin", 2, "--test", "--report", report)
+    done = invoke("show", study, *words)
     assert done.exit_code == 0, done.stderr
+    assert re.search(
+        r'"confirmed":{"replicates":2,"level":0.95,"margin":2,"nets":\[{', report.read_text()
+    )
     assert "bars: 2 other seeds each, validation data" in done.stdout
     assert "bars: 2 other seeds each, test data" in done.stdout
     assert "its interval of 95% (Student t)" in done.stdout

@@ -17,7 +17,8 @@ from plinio_sweep.settings import load_settings
 from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.detail import detail_of
 from plinio_sweep.sweep.reading import read_study
-from plinio_sweep.sweep.result import StudyRecord
+from plinio_sweep.sweep.result import SEED, BaselineRecord, StudyRecord, replicate_name
+from plinio_sweep.view.confirm import stored
 from plinio_sweep.view.front import front
 from plinio_sweep.view.page import page
 from plinio_sweep.view.page_data import About, Hardware, page_data
@@ -368,6 +369,52 @@ def test_strange_words_are_shown_as_they_are(
     assert count(browser, "img") == 0
 
 
+def test_losses_of_other_seeds_are_drawn_beside_the_margin(
+    browser: Any, record: StudyRecord, tmp_path: Path
+) -> None:
+    assert record.baseline is not None
+    best = front(record)[0]
+    origins = ((SEED, record.baseline, (0.0, 0.02, 0.01)), (str(best.number), best, (0.03, 0.05)))
+    again = [
+        BaselineRecord(
+            name=replicate_name(key, k),
+            values=of.values,
+            metrics={
+                "validation_accuracy": 0.9 - worse,
+                "test_accuracy": 0.85 - worse,
+            },
+            costs=dict(of.costs),
+        )
+        for key, of, losses in origins
+        for k, worse in enumerate(losses, start=1)
+    ]
+    again.append(BaselineRecord(name=replicate_name(str(best.number), 3), reason="it diverged"))
+    study = replace(record, replicates=tuple(again))
+    path = tmp_path / "again.html"
+    data = page_data(study, {}, Hardware(), About(), stored(study, margin=0.02))
+    path.write_text(page(data), "utf-8")
+    opened(browser, path)
+    captions = texts(browser, "#seeds-body caption")
+    assert captions == [f"accuracy ({s}), 3 other seeds each" for s in ("validation", "test")]
+    seed, trial = (
+        texts(browser, f"#seeds-body div:first-child [data-seeds='{i}'] :is(td, th)")
+        for i in (0, best.number + 2)
+    )
+    assert seed[:4] == ["seed net (float)", "3/3", "0.8900 ±0.025", ""]
+    assert trial[:4] == [f"trial {best.number}", "2/3", "0.8600 ±0.13", "0.03000 ±0.12"]
+    assert trial[5] == "undecided"
+    assert float(trial[6].replace(",", "")) == best.costs["size_bytes"]
+    (label,) = attributes(browser, "#seeds-body div:first-child .whisker", "aria-label")
+    assert label == "loss 0.03000 ±0.12, undecided"
+    ends, mean, margin = browser.execute_script(
+        "const e = (s) => document.querySelector(`.whisker ${s}`).getBoundingClientRect();"
+        "const i = e('.interval'), m = e('.mean');"
+        "return [[i.left, i.right], (m.left + m.right) / 2, e('.margin').left]"
+    )
+    assert ends[0] < margin < mean < ends[1]
+    assert any("3 failed: it diverged" in text for text in texts(browser, "#seeds-body li"))
+
+
 def test_a_study_that_has_just_begun_has_a_page(
     browser: Any, record: StudyRecord, tmp_path: Path
 ) -> None:
@@ -379,7 +426,7 @@ def test_a_study_that_has_just_begun_has_a_page(
     ):
         path.write_text(page(page_data(study, {}, Hardware(), About())), "utf-8")
         opened(browser, path)
-        assert count(browser, "main section") == 8
+        assert count(browser, "main section") == 9
 
 
 # -- without a browser ----------------------------------------------------------------------------

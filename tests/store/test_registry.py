@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from plinio_sweep.settings import Settings
 from plinio_sweep.store import tracking
 from plinio_sweep.store.registry import Registration, register
 from plinio_sweep.store.tracking import open_tracker
+from plinio_sweep.sweep.result import TrialResult
 from tests.messages import is_sentence
 from tests.zoo.shipped import Residual, TwoInputs
 
@@ -74,6 +76,35 @@ def test_versions_are_counted_and_the_alias_moves(
     assert int(client.get_model_version_by_alias("counted", "champion").version) == 2
     runs = {client.get_model_version("counted", version).run_id for version in "123"}
     assert len(runs) == 1
+
+
+def test_what_is_told_of_a_trial_after_it_was_registered_comes_to_the_same_run(
+    settings: Settings, put: Callable[..., tuple[str, float]], tmp_path: Path
+) -> None:
+    trial, study = "run-00ab", "run-00cd"
+    begin = time.time() - 60
+    put(nn.Linear(2, 2), torch.randn(1, 2), name="late", run=trial, study_run=study)
+    later = open_tracker(settings, "digits", study)
+    later.start(3, {"order": "pit"}, trial, when=begin)
+    result = TrialResult(
+        metrics={"validation_accuracy": 0.5},
+        costs={},
+        estimates={},
+        units={},
+        architecture={},
+        layers=(),
+        history=(),
+        artifact="ab",
+        seconds=1.0,
+    )
+    later.finish(trial, result, tmp_path, when=begin + 1)
+    runs = later.client.search_runs([later.experiment_id], f"tags.run_key = '{trial}'")
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    assert runs[0].data.params == {"order": "pit"}
+    assert runs[0].data.metrics["validation_accuracy"] == 0.5
+    parent = later.client.get_run(runs[0].data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["run_key"] == study
+    assert later.client.get_model_version("late", "1").run_id == runs[0].info.run_id
 
 
 def test_a_net_of_several_inputs_is_compared_too(put: Callable[..., tuple[str, float]]) -> None:

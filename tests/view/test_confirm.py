@@ -24,6 +24,7 @@ from plinio_sweep.view.confirm import (
     difference,
     estimate,
     quantile,
+    stored,
     verdict,
 )
 
@@ -199,6 +200,12 @@ def test_only_as_many_replicates_count_as_are_asked_for(repeated: StudyRecord) -
     assert trial.metrics["validation_accuracy"].mean == pytest.approx(0.81)
     missing = confirmation(repeated, [1], 2).nets[1]
     assert (missing.seeds, missing.metrics, missing.losses, missing.costs) == (0, {}, {}, {})
+
+
+def test_all_that_is_stored_is_told_whatever_it_repeats(repeated: StudyRecord) -> None:
+    assert stored(repeated) == confirmation(repeated, [0, 3], 3)
+    assert stored(repeated, 2, 0.05) == confirmation(repeated, [0, 3], 2, 0.05)
+    assert stored(replace(repeated, replicates=())) is None
 
 
 def test_test_data_have_a_table_of_their_own_once_they_were_looked_at(

@@ -17,7 +17,7 @@ from typing import Any
 # In the order in which they use each other.
 SCRIPTS = (
     *("data.js", "plot.js", "layers.js", "front.js", "table.js"),
-    *("tables.js", "course.js", "main.js"),
+    *("tables.js", "seeds.js", "course.js", "main.js"),
 )
 
 

@@ -15,6 +15,7 @@ function start() {
   listeners.push(drawFront, drawTable, drawCard, drawLayers, drawCompare);
   choose(chosen.first, chosen.second);
   drawBaselines();
+  drawSeeds();
   drawHardware();
   drawCourse();
   drawOrigin();
