@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import resources
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,25 @@ picture.onload = () => {
         middle(x, row.length, picture.width), middle(y, z.length, picture.height), 1, 1).data])));
 };
 picture.src = shown.getAttribute('href') || shown.getAttribute('xlink:href');
+"""
+
+# Every text of the panels that is to be read, with its colour.
+INKS = """
+return [...document.querySelectorAll('[id^="user-defined-plot:"]')].flatMap(panel =>
+    [...panel.querySelectorAll('text')].filter(text => text.textContent.trim()
+        && !text.closest('.modebar') && text.getBoundingClientRect().width > 0)
+    .map(text => [panel.id.split(':')[1], text.textContent, getComputedStyle(text).fill]));
+"""
+# The parts of a trial's note; the button behind them is the dashboard's own.
+NOTE = """[...document.querySelectorAll('table')].flatMap(
+    table => [...table.parentElement.children].filter(part => part.tagName != 'BUTTON'))"""
+# How many rules hold, and what doesn't; plotly's menu above each figure is not ours.
+JUDGED = """
+axe.run({include: [...INCLUDED]}, {elementRef: true}).then(found => arguments[0]([
+    found.passes.length,
+    found.violations.flatMap(rule => rule.nodes
+        .filter(node => !node.element.closest('.modebar')).map(node => [rule.id, node.html])),
+]));
 """
 
 
@@ -150,6 +170,32 @@ def test_every_phase_of_the_workers_is_drawn(page: Page) -> None:
     assert page.points("workers").get("from the store", 0) == sum(bar.reused for bar in bars)
 
 
+def judged(browser: Any, script: str) -> list[list[str]]:
+    """What axe-core finds at the elements that `script` gives, or in them: rule and element."""
+    axe = resources.files("axe_core_python").joinpath("axe.min.js").read_text("utf-8")
+    browser.execute_script(axe)
+    rules, found = browser.execute_async_script(JUDGED.replace("INCLUDED", script))
+    assert rules > 0
+    return found
+
+
+def test_panels_are_in_the_way_of_nobody(page: Page) -> None:
+    pytest.importorskip("axe_core_python")
+    assert judged(page.browser, "document.querySelectorAll('[id^=\"user-defined-plot:\"]')") == []
+    # axe-core does not judge what is drawn.
+    inks = page.browser.execute_script(INKS)
+    assert {panel for panel, _, _ in inks} == set(PANELS)
+    faint = [(panel, text) for panel, text, ink in inks if contrast(ink) < 4.5]
+    assert faint == []
+
+
+def contrast(ink: str) -> float:
+    """Of an "rgb(r, g, b)" on white, as WCAG 2 has it."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", ink)[:3]]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 1.05 / (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05)
+
+
 def test_a_trial_has_its_note_and_its_files_on_its_page(page: Page) -> None:
     best = front(page.record)[0].number
     page.open(f"/trials?numbers={best}")
@@ -158,6 +204,9 @@ def test_a_trial_has_its_note_and_its_files_on_its_page(page: Page) -> None:
     shown = page.browser.execute_script(text)
     for word in ("costs by layer", "architecture.json", "report.json", "classifier"):
         assert word in shown
+    pytest.importorskip("axe_core_python")
+    assert judged(page.browser, NOTE) == []
+    assert page.browser.execute_script(f"return {NOTE}.length") > 3
     links = page.browser.execute_script(
         "return [...document.querySelectorAll('a')].filter(a => a.innerText == 'report.json')"
         ".map(a => a.href)"

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import plotly.graph_objects as go
 
-from plinio_sweep.view.figure import BLUE, DARK, GREEN, GREY, RULE, VERMILLION
+from plinio_sweep.view.figure import BLUE, DARK, GREEN, GREY, RULE, SOFT, VERMILLION
 
 Figure: TypeAlias = go.Figure
 
@@ -51,7 +51,7 @@ def blank(title: str, subtitle: str, **layout: Any) -> Figure:
     figure.update_layout(
         title={
             "text": title,
-            "subtitle": {"text": subtitle, "font": {"color": GREY}},
+            "subtitle": {"text": subtitle, "font": {"color": SOFT}},
             "x": 0.01,
             "xanchor": "left",
         },
