@@ -196,6 +196,13 @@ def test_show_ends_quietly_when_nobody_reads_on(finished: Finished, tmp_path: Pa
         assert process.stderr.read() == b""
 
 
+def test_a_terminal_of_few_letters_gets_what_it_can_show(finished: Finished) -> None:
+    # Too narrow for the table: words are cut with a sign that ASCII lacks.
+    done = run(finished.folder, "show", NAME, PYTHONIOENCODING="ascii", COLUMNS="24")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?" in done.stdout and "4 of 4 trials complete" in done.stdout
+
+
 def test_a_study_with_a_computed_name_is_found_by_its_file(
     finished: Finished, tmp_path: Path
 ) -> None:
