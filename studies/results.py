@@ -35,6 +35,7 @@ from plinio_sweep.sweep.result import (
     StudyRecord,
     TrialRecord,
 )
+from plinio_sweep.view.confirm import LEVEL, Confirmed, Estimate, stored
 from plinio_sweep.view.front import front, hypervolume
 
 Record = TrialRecord | BaselineRecord
@@ -149,6 +150,7 @@ def page(study: StudyRecord, command: str) -> str:
         "## What it is compared with",
         _table(study, [b for b in (study.baseline, *study.baselines) if b and b.values]),
         _failures(study),
+        *_replicates(study),
         "## What it says",
         _claims(study),
         "## Volumes",
@@ -194,6 +196,40 @@ def _failures(study: StudyRecord) -> str:
     lines = [f"- trial {t.number}: {t.reason}" for t in study.trials if t.state == "failed"]
     lines += [f"- {b.name}: {b.reason}" for b in study.baselines if b.reason]
     return "Failed:\n\n" + "\n".join(lines) if lines else "No trial and no baseline failed."
+
+
+def _replicates(study: StudyRecord) -> tuple[str, ...]:
+    """What other seeds say of the points that were trained again."""
+    found = stored(study)
+    if found is None:
+        return ()
+    metric = metric_of(study)
+    names = [f"{split}_{metric}" for split in ("validation", "test")]
+
+    def spread(estimates: Mapping[str, Estimate], name: str) -> str:
+        if name not in estimates:
+            return ""
+        own = estimates[name]
+        return f"{own.mean:.4f} ± {own.high - own.mean:.4f}"
+
+    def row(net: Confirmed) -> tuple[str, ...]:
+        size = net.costs["size_bytes"]
+        return (
+            "seed" if net.name == SEED else f"trial {net.name}",
+            str(net.seeds),
+            *(spread(net.metrics, name) for name in names),
+            *(spread(net.losses, name) for name in names),
+            f"{size.mean:,.0f} ({size.low:,.0f} to {size.high:,.0f})",
+        )
+
+    header = ("net", "seeds", f"{metric}, validation", f"{metric}, test")
+    header += ("loss, validation", "loss, test", "bytes, least to most")
+    return (
+        "## The same plans from other seeds",
+        f"Means of the other seeds alone; ± is half of an interval of {LEVEL:.0%} (Student's t, of "
+        f"the loss against the seed net Welch's). The whole search is repeated, not the net alone.",
+        _rows(header, [row(net) for net in found.nets if net.seeds]),
+    )
 
 
 def _claims(study: StudyRecord) -> str:

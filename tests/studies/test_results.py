@@ -168,6 +168,22 @@ def test_the_page_says_all_of_it() -> None:
     assert "| trial 2 |" not in text
 
 
+def test_the_page_says_what_other_seeds_came_to() -> None:
+    assert "other seeds" not in results.page(STUDY, "made so")
+    again = [
+        replace(BaselineRecord(name=f"{key}#{number}"), **measured(value, value - 0.01, size))
+        for key, size in (("seed", 400_000), ("0", 40_000))
+        for number, value in enumerate((0.90, 0.92, 0.94) if key == "0" else (0.95, 0.95, 0.95), 1)
+    ]
+    text = results.page(replace(STUDY, replicates=tuple(again)), "made so")
+    row = (
+        "| trial 0 | 3 | 0.9200 ± 0.0497 | 0.9100 ± 0.0497 | 0.0300 ± 0.0497 | 0.0300 ± 0.0497 | "
+        "40,000 (40,000 to 40,000) |"
+    )
+    assert row in text
+    assert "| seed | 3 | 0.9500 ± 0.0000 | 0.9400 ± 0.0000 |  |  | 400,000" in text
+
+
 def test_without_test_data_there_is_no_page() -> None:
     metrics = {"validation_accuracy": 0.91}
     first = replace(STUDY.trials[0], metrics=metrics)
