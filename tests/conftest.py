@@ -12,6 +12,7 @@ import fcntl
 import pickle
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +24,20 @@ from tests.browser import browser as browser
 from tests.examples import WIDE
 from tests.held import end_leases, note_leases
 from tests.s3 import Server, serving
-from tests.terminal import NAME, Done, run, write_study
+from tests.terminal import NAME, WITH_DASHBOARD, Done, run, write_study
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts in the background deaf to Ctrl-C, and so would be what we start:
     # tests that interrupt a command would wait for it without end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+ROOM = 4e9  # [byte] of memory that all tests together may take for their files
+MEMORY = Path("/dev/shm")
+
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+    # Many small databases are made, written and removed: on a disk that takes a third of the time.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 note_leases()
 
@@ -80,11 +88,11 @@ def _finish(folder: Path) -> Finished:
         artifacts = folder / ".plinio-sweep" / "artifacts"
         return {path.name: path.stat().st_mtime_ns for path in artifacts.glob("[!.]*")}
 
-    first = run(folder, "run", NAME, "--trials", "3", "--workers", "2")
+    first = run(folder, "run", NAME, "--trials", "3", "--workers", "2", **WITH_DASHBOARD)
     after_first = kept()
     again = run(folder, "run", NAME, "--trials", "3", "--workers", "2")
     after_again = kept()
-    more = run(folder, "run", NAME)
+    more = run(folder, "run", NAME, **WITH_DASHBOARD)
     return Finished(
         folder=folder,
         made=folder,

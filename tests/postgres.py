@@ -29,6 +29,10 @@ def started_server(connections: int | None = None) -> Iterator[Any]:
             server = pgserver.get_server(Path(folder) / "pg", cleanup_mode="delete")
         except Exception as error:
             pytest.skip(f"no PostgreSQL server can be started here: {error}")
+        # These data need not outlive the machine, and a slow disk would make most of the wait. What
+        # `restart` does to the server is no matter: the machine goes on.
+        server.psql("alter system set fsync = off")
+        server.psql("select pg_reload_conf()")
         if connections is not None:
             server.psql(f"alter system set max_connections = {connections}")
             restart(server)

@@ -23,6 +23,7 @@ from plinio_sweep.sweep.reading import read_study
 
 ROOT = Path(__file__).parent.parent
 NAME = "bars.py"
+WITH_DASHBOARD = {"TESTS_WITH_DASHBOARD": "1"}  # for an environment, where it is of matter
 BARS = (ROOT / "tests" / "studies" / "tiny_cli.py").read_text(encoding="utf-8")
 
 Done = subprocess.CompletedProcess[str]
@@ -40,9 +41,10 @@ def write_study(folder: Path, changes: Mapping[str, str] | None = None, name: st
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """That of the tests, without settings of ours from outside, and no tracking."""
+    """That of the tests, without settings of ours from outside, tracking and the dashboard."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PLINIO_SWEEP_")}
-    first = [extra.pop("PYTHONPATH", ""), str(ROOT), kept.get("PYTHONPATH", "")]
+    lean = str(ROOT / "tests" / "lean")
+    first = [extra.pop("PYTHONPATH", ""), lean, str(ROOT), kept.get("PYTHONPATH", "")]
     places = [place for place in first if place]
     own = {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     return {**kept, **own, "PLINIO_SWEEP_TRACKING": "none", **extra}

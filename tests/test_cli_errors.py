@@ -26,7 +26,6 @@ from tests.terminal import (
     run,
     sentence,
     sentence_of,
-    without,
     write_study,
 )
 
@@ -310,13 +309,12 @@ def test_a_full_disk_ends_a_run_that_goes_on_when_there_is_space(tmp_path: Path)
     changes = {"Conv2d(6, 6, 3": "Conv2d(6, 700, 3", "Linear(6, 2)": "Linear(700, 2)"}
     norm = "self.second_norm = nn.BatchNorm2d({})"
     write_study(tmp_path, {**changes, norm.format(6): norm.format(700)})
-    lean = without(tmp_path / "lean", "optuna_dashboard")  # which takes seconds to load
-    text = sentence(run_in(150, tmp_path, **lean))
+    text = sentence(run_in(150, tmp_path))
     assert "File too large" in text
     assert "free space" in text
-    text = sentence(run_in(4, tmp_path, **lean))
+    text = sentence(run_in(4, tmp_path))
     assert "nothing that was stored is lost" in text
-    done = run(tmp_path, "run", NAME, "--trials", "1", **lean)
+    done = run(tmp_path, "run", NAME, "--trials", "1")
     assert done.returncode == 0, done.stderr
     assert "1 of 1 trials complete, 0 failed" in done.stdout
     with closing(sqlite3.connect(tmp_path / ".plinio-sweep" / "study.db")) as connection:

@@ -295,7 +295,9 @@ def _cost_cell(costs: Mapping[str, Estimate], name: str) -> str:
     if name not in costs:
         return ""
     found = costs[name]
-    mean, low, high = (format_cost(value, "") for value in (found.mean, found.low, found.high))
+    # Nobody reads halves of a byte; of what is small, they count.
+    middle = round(found.mean) if found.mean >= 1000 else found.mean
+    mean, low, high = (format_cost(value, "") for value in (middle, found.low, found.high))
     return mean if low == high else f"{mean} ({low} to {high})"
 
 

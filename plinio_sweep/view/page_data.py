@@ -358,7 +358,7 @@ def _hardware(records: Sequence[Record], hardware: Hardware) -> dict[str, Any]:
 
 
 def _confirmed(records: Sequence[Record], confirmed: Confirmation | None) -> dict[str, Any] | None:
-    """As on the command line, with the point of each net; `reasons` of what failed."""
+    """As on the command line, with the point of each net, and titles of what was measured."""
     if confirmed is None:
         return None
     names = [str(r.number) if isinstance(r, TrialRecord) else r.name for r in records]
@@ -366,7 +366,13 @@ def _confirmed(records: Sequence[Record], confirmed: Confirmation | None) -> dic
     nets = found.pop("nets")
     reasons = {name: why for net in nets.values() for name, why in net.pop("failures").items()}
     rows = [{"point": names.index(name), **net} for name, net in nets.items()]
-    return {**_rounded(found), "nets": _rounded(rows), "reasons": list(reasons.items())}
+    metrics = dict.fromkeys(chain.from_iterable(net["metrics"] for net in nets.values()))
+    titles = []
+    for key in metrics:
+        split, _, name = key.partition("_")
+        titles.append([key, report.metric_title(name, split)])
+    known = {"metrics": titles, "nets": _rounded(rows), "reasons": list(reasons.items())}
+    return _rounded(found) | known
 
 
 def _rounded(value: Any) -> Any:

@@ -18,7 +18,7 @@ from optuna.storages._rdb import models
 
 from plinio_sweep.settings import load_settings
 from plinio_sweep.sweep.storage import open_storage
-from tests.terminal import started
+from tests.terminal import WITH_DASHBOARD, started
 from tests.view.panels import made
 
 pytest.importorskip("optuna_dashboard")
@@ -112,7 +112,7 @@ def _moment(seconds: float) -> Any:
 
 @pytest.fixture(scope="module")
 def address(large: Path) -> Iterator[str]:
-    with started(large, "serve", "large.py", "--port", "0") as running:
+    with started(large, "serve", "large.py", "--port", "0", **WITH_DASHBOARD) as running:
         assert running.process.stdout is not None
         found = re.search(r"http://\S+", running.process.stdout.readline())
         assert found is not None, running.end()

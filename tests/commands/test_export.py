@@ -17,7 +17,7 @@ from plinio_sweep.ship.onnx import run_onnx
 from plinio_sweep.sweep.trial import rebuild
 from tests.conftest import Finished
 from tests.ship.compiled import needs_gcc
-from tests.terminal import NAME, invoke, refusal, run, without, write_study
+from tests.terminal import NAME, invoke, refusal, run, write_study
 
 pytest.importorskip("onnxscript")
 
@@ -140,8 +140,7 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose trials end in integers."""
     folder = tmp_path_factory.mktemp("quantised")
     write_study(folder, {"space=Space(": 'space=Space(orders=("mps",), ', "trials=4": "trials=2"})
-    lean = without(folder / "lean", "optuna_dashboard")  # which takes seconds to load
-    done = run(folder, "run", NAME, **lean)
+    done = run(folder, "run", NAME)
     assert done.returncode == 0, done.stderr
     return folder
 

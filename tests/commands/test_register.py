@@ -22,7 +22,7 @@ import plinio_sweep
 from plinio_sweep.settings import load_settings
 from plinio_sweep.sweep.reading import read_study
 from tests.messages import is_sentence
-from tests.terminal import NAME, refusal, run, wait_for, without, write_study
+from tests.terminal import NAME, refusal, run, wait_for, write_study
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,11 +43,10 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose trials 0 and then 1 are the champion; the latter's files are in "model"."""
     folder = tmp_path_factory.mktemp("registered")
     write_study(folder, {"space=Space(": 'space=Space(orders=("mps",), ', "trials=4": "trials=2"})
-    lean = without(folder / "lean", "optuna_dashboard")  # which takes seconds to load
-    assert run(folder, "run", NAME, **lean).returncode == 0
+    assert run(folder, "run", NAME).returncode == 0
     # The runs of its trials are missing: the tracking store was away.
     for words in (("0", *WORDS), ("1", "model", *WORDS)):
-        done = run(folder, "export", NAME, *words, PLINIO_SWEEP_TRACKING=uri(folder), **lean)
+        done = run(folder, "export", NAME, *words, PLINIO_SWEEP_TRACKING=uri(folder))
         assert done.returncode == 0, done.stderr
         assert "mlflow: reloaded, largest difference 0\n" in done.stdout
         assert f"trial {words[0]} is models:/bars/{int(words[0]) + 1}, champion\n" in done.stdout

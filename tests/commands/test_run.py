@@ -179,17 +179,16 @@ def test_mlflow_holds_one_run_a_trial_and_the_models_of_the_front(
     tmp_path: Path, away: bool
 ) -> None:
     write_study(tmp_path)
-    lean = without(tmp_path / "lean", "optuna_dashboard")  # which takes seconds to load
     if away:  # at first: a port of nobody
         nowhere = "http://127.0.0.1:9"
-        done = run(tmp_path, "run", NAME, "--trials", "2", PLINIO_SWEEP_TRACKING=nowhere, **lean)
+        done = run(tmp_path, "run", NAME, "--trials", "2", PLINIO_SWEEP_TRACKING=nowhere)
         assert (done.returncode, done.stderr) == (0, "")
         assert "notes for it wait in" in done.stdout
-    done = run(tmp_path, "run", NAME, "--trials", "2", PLINIO_SWEEP_TRACKING="", **lean)
+    done = run(tmp_path, "run", NAME, "--trials", "2", PLINIO_SWEEP_TRACKING="")
     assert done.returncode == 0, done.stderr
     assert "MLflow" not in done.stdout
     assert read_study(tmp_path / NAME, load_settings(tmp_path / NAME)).touched == ""
-    tested = run(tmp_path, "show", NAME, "--test", PLINIO_SWEEP_TRACKING="", **lean)
+    tested = run(tmp_path, "show", NAME, "--test", PLINIO_SWEEP_TRACKING="")
     assert tested.returncode == 0, tested.stderr
     folder = tmp_path / ".plinio-sweep"
     loaded = subprocess.run(

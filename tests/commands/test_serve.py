@@ -27,6 +27,7 @@ from tests.messages import is_sentence
 from tests.sweep.conftest import postgresql as postgresql
 from tests.terminal import (
     NAME,
+    WITH_DASHBOARD,
     Running,
     alive,
     arguments,
@@ -54,7 +55,7 @@ def served(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @contextmanager
 def serving(folder: Path, **extra: str) -> Iterator[Served]:
-    with started(folder, "serve", NAME, "--port", "0", **extra) as running:
+    with started(folder, "serve", NAME, "--port", "0", **WITH_DASHBOARD, **extra) as running:
         assert running.process.stdout is not None
         line = running.process.stdout.readline()
         found = re.fullmatch(r"study bars: (http://(.+):\d+) \(Ctrl-C ends it\)\n", line)
@@ -126,7 +127,7 @@ def test_a_study_on_a_database_server_has_the_same_page(
 ) -> None:
     write_study(tmp_path)
     there = {"PLINIO_SWEEP_STORAGE": postgresql()}
-    done = run(tmp_path, "run", NAME, "--trials", "2", **there)
+    done = run(tmp_path, "run", NAME, "--trials", "2", **WITH_DASHBOARD, **there)
     assert done.returncode == 0, done.stderr
     with serving(tmp_path, **there) as served:
         wait_for(lambda: served.get("/api/studies/1")["plotly_graph_objects"])
@@ -142,7 +143,7 @@ def test_a_study_on_a_database_server_has_the_same_page(
 def test_panels_follow_the_study(finished: Finished, tmp_path: Path) -> None:
     folder = finished.copy(tmp_path)
     study = optuna.load_study(study_name="bars", storage=f"sqlite:///{folder}/{DATABASE}")
-    with started(folder, "serve", NAME, "--port", "0") as running:
+    with started(folder, "serve", NAME, "--port", "0", **WITH_DASHBOARD) as running:
         assert running.process.stdout is not None
         found = re.search(r"http://\S+", running.process.stdout.readline())
         assert found is not None
@@ -161,7 +162,7 @@ def test_panels_follow_the_study(finished: Finished, tmp_path: Path) -> None:
 
 
 def test_the_page_of_mlflow_needs_a_tracking_store(finished: Finished) -> None:
-    done = run(finished.folder, "serve", NAME, "--port", "0", "--mlflow")
+    done = run(finished.folder, "serve", NAME, "--port", "0", "--mlflow", **WITH_DASHBOARD)
     text = sentence(done)
     assert "tracking is off" in text
     assert is_sentence(text)
@@ -187,7 +188,7 @@ def test_the_page_of_mlflow_comes_and_goes_with_the_dashboard(
     folder = finished.copy(tmp_path)
     words = ("serve", NAME, "--port", "0", "--mlflow", "--host", "0.0.0.0")
     extra = {"PLINIO_SWEEP_TRACKING": "", "PLINIO_SWEEP_TOKEN": TOKEN, "PATH": "/usr/bin:/bin"}
-    with started(folder, *words, **extra) as running:
+    with started(folder, *words, **WITH_DASHBOARD, **extra) as running:
         assert running.process.stdout is not None
         first, second = (running.process.stdout.readline() for _ in range(2))
         port = re.search(r"http://0\.0\.0\.0:(\d+)/", first)
@@ -246,7 +247,7 @@ def test_a_host_that_others_reach_needs_a_token(finished: Finished, words: tuple
 def test_with_a_token_nobody_comes_in_without(finished: Finished, tmp_path: Path) -> None:
     folder = finished.copy(tmp_path / "guarded")
     words = ("serve", NAME, "--port", "0", "--host", "0.0.0.0")
-    with started(folder, *words, PLINIO_SWEEP_TOKEN=TOKEN) as running:
+    with started(folder, *words, PLINIO_SWEEP_TOKEN=TOKEN, **WITH_DASHBOARD) as running:
         assert running.process.stdout is not None
         line = running.process.stdout.readline()
         found = re.search(r"http://0\.0\.0\.0:(\d+)/\?token=", line)

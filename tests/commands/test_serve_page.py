@@ -24,7 +24,7 @@ from plinio_sweep.view.panels.timeline import timeline_bars
 from plinio_sweep.view.report import compared, strengths
 from tests.browser import said, wait_until
 from tests.conftest import Finished
-from tests.terminal import NAME, started
+from tests.terminal import NAME, WITH_DASHBOARD, started
 
 pytest.importorskip("optuna_dashboard")
 
@@ -116,7 +116,7 @@ def page(
     browser: Any, finished: Finished, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Page]:
     folder = finished.copy(tmp_path_factory.mktemp("seen"))
-    with started(folder, "serve", NAME, "--port", "0") as running:
+    with started(folder, "serve", NAME, "--port", "0", **WITH_DASHBOARD) as running:
         assert running.process.stdout is not None
         found = re.search(r"http://\S+", running.process.stdout.readline())
         assert found is not None

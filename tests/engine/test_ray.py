@@ -26,7 +26,6 @@ from tests.terminal import (
     refusal,
     run,
     sentence,
-    without,
     write_study,
 )
 
@@ -66,7 +65,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with subprocess.Popen(
         [sys.executable, "-c", HEAD],
         cwd=folder,
-        env=environment(**token, **without(folder / "lean", "optuna_dashboard")),
+        env=environment(**token),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

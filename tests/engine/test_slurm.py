@@ -26,7 +26,6 @@ from tests.terminal import (
     refusal,
     started,
     wait_for,
-    without,
     write_study,
 )
 
@@ -52,7 +51,7 @@ def preempted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
         "slurm",
         stop=signal.SIGTERM,  # as clusters end what they started
         disturb=preempt,
-        variables={"BARS_PAUSE": "0.05", **without(folder / "lean", "optuna_dashboard")},
+        variables={"BARS_PAUSE": "0.05"},
     )
 
 
@@ -96,9 +95,8 @@ def test_a_password_is_in_no_process_list_and_no_file(
     interrupted.write_table(tmp_path, "slurm", *LOCAL)
     url = postgresql().replace("postgres:@", "postgres:s3cret@")
     assert "s3cret" in url
-    lean = without(tmp_path / "lean", "optuna_dashboard")
     words = ("run", NAME, "--engine", "slurm", "--trials", "1")
-    with started(tmp_path, *words, PLINIO_SWEEP_STORAGE=url, **lean) as running:
+    with started(tmp_path, *words, PLINIO_SWEEP_STORAGE=url) as running:
         seen: list[str] = []
 
         def ended() -> bool:

@@ -10,22 +10,19 @@ import json
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 import safetensors.torch
 
-from tests.terminal import NAME, alive, kill, started, states, wait_for, without, write_study
+from tests.terminal import NAME, alive, kill, started, states, wait_for, write_study
 
 pytestmark = pytest.mark.slow
 SLOW = {"BARS_PAUSE": "0.1"}  # [s] a step: two seconds a trial
 TRIALS = 6
-Lean = Mapping[str, Any]  # environment
 RUN = ("run", NAME, "--trials", str(TRIALS), "--workers", "2")
 
 
@@ -56,19 +53,17 @@ class Battered:
 def battered(tmp_path_factory: pytest.TempPathFactory) -> Battered:
     folder = tmp_path_factory.mktemp("battered")
     write_study(folder)
-    # The dashboard takes each worker two seconds to load, and no part in what is tested here.
-    lean = without(folder / "lean", "optuna_dashboard")
     return Battered(
         folder=folder,
-        interrupted=interrupt(folder, lean),
-        killed=kill_all(folder, lean),
-        orphaned=kill_parent(folder, lean),
-        finished=kill_worker(folder, lean),
+        interrupted=interrupt(folder),
+        killed=kill_all(folder),
+        orphaned=kill_parent(folder),
+        finished=kill_worker(folder),
     )
 
 
-def interrupt(folder: Path, lean: Lean) -> Accident:
-    with started(folder, *RUN, **SLOW, **lean) as running:
+def interrupt(folder: Path) -> Accident:
+    with started(folder, *RUN, **SLOW) as running:
         workers = running.wait_until_busy(2, complete=1)
         running.process.send_signal(signal.SIGINT)
         code, stdout, stderr = running.end(seconds=20)
@@ -82,8 +77,8 @@ def interrupt(folder: Path, lean: Lean) -> Accident:
         )
 
 
-def kill_all(folder: Path, lean: Lean) -> Accident:
-    with started(folder, *RUN, **SLOW, **lean) as running:
+def kill_all(folder: Path) -> Accident:
+    with started(folder, *RUN, **SLOW) as running:
         workers = running.wait_until_busy(2)
         kill([running.process.pid, *workers])
         code, stdout, stderr = running.end()
@@ -98,8 +93,8 @@ def kill_all(folder: Path, lean: Lean) -> Accident:
         )
 
 
-def kill_parent(folder: Path, lean: Lean) -> Accident:
-    with started(folder, *RUN, **SLOW, **lean) as running:
+def kill_parent(folder: Path) -> Accident:
+    with started(folder, *RUN, **SLOW) as running:
         workers = running.wait_until_busy(2)
         kill([running.process.pid])
         code, stdout, stderr = running.end()
@@ -114,8 +109,8 @@ def kill_parent(folder: Path, lean: Lean) -> Accident:
         )
 
 
-def kill_worker(folder: Path, lean: Lean) -> Accident:
-    with started(folder, *RUN, **SLOW, **lean) as running:
+def kill_worker(folder: Path) -> Accident:
+    with started(folder, *RUN, **SLOW) as running:
         victim, other = running.wait_until_busy(2)
         kill([victim])
         wait_for(lambda: not alive([victim]))

@@ -52,9 +52,8 @@ function seedsTable(measure, costs) {
 function drawSeeds() {
   const found = DATA.confirmed;
   if (found === null) return place("seeds-body", h("p", {}, "No net was trained again yet; ", h("a", { href: "#origin" }, "the commands below"), " tell how."));
-  const measured = (m) => found.nets.some((net) => net.metrics[m.key]);
   const known = (m) => found.nets.some((net) => net.costs[m.key]);
-  const metrics = MEASURES.filter(measured);
+  const metrics = found.metrics.map(([key, title]) => ({ key, title, kind: "metric", unit: "" }));
   const costs = MEASURES.filter(known);
   const percent = Math.round(100 * found.level);
   const notes = [
