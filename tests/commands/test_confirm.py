@@ -66,7 +66,7 @@ def test_people_see_means_and_verdicts(finished: Finished, tmp_path: Path) -> No
     done = invoke("show", study, *words)
     assert done.exit_code == 0, done.stderr
     assert re.search(
-        r'"confirmed":{"replicates":2,"level":0.95,"margin":2,"nets":\[{', report.read_text()
+        r'"confirmed":{"replicates":2,"level":0.95,"margin":2,"metrics":\[\[', report.read_text()
     )
     assert "bars: 2 other seeds each, validation data" in done.stdout
     assert "bars: 2 other seeds each, test data" in done.stdout

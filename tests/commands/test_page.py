@@ -401,11 +401,11 @@ def test_losses_of_other_seeds_are_drawn_beside_the_margin(
         for i in (0, best.number + 2)
     )
     assert seed[:4] == ["seed net (float)", "3/3", "0.8900 ±0.025", ""]
-    assert trial[:4] == [f"trial {best.number}", "2/3", "0.8600 ±0.13", "0.03000 ±0.12"]
+    assert trial[:4] == [f"trial {best.number}", "2/3", "0.8600 ±0.13", "0.03000 ±0.060"]
     assert trial[5] == "undecided"
     assert float(trial[6].replace(",", "")) == best.costs["size_bytes"]
     (label,) = attributes(browser, "#seeds-body div:first-child .whisker", "aria-label")
-    assert label == "loss 0.03000 ±0.12, undecided"
+    assert label == "loss 0.03000 ±0.060, undecided"
     ends, mean, margin = browser.execute_script(
         "const e = (s) => document.querySelector(`.whisker ${s}`).getBoundingClientRect();"
         "const i = e('.interval'), m = e('.mean');"

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not tracking.available(), reason="needs mlflow"),
 ]
 
-WORKERS, TRIALS, EPOCHS = 6, 2, 4
+WORKERS, TRIALS, EPOCHS = 4, 2, 4
 STAGES = ("warmup", "pit.search", "pit.finetune")
 RESULT = TrialResult(
     metrics={"validation_accuracy": 0.5},
@@ -139,13 +139,13 @@ def work_at_once(uri: str, folder: Path) -> None:
     assert heard == []
 
 
-def test_six_workers_share_a_new_sqlite_file(tmp_path: Path) -> None:
+def test_four_workers_share_a_new_sqlite_file(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     work_at_once(uri, tmp_path / "artifacts")
     check(uri)
 
 
-def test_six_workers_share_a_new_postgresql_database(tmp_path: Path) -> None:
+def test_four_workers_share_a_new_postgresql_database(tmp_path: Path) -> None:
     with started_server() as server:
         uri = url_of(server)
         work_at_once(uri, tmp_path / "artifacts")

@@ -281,7 +281,7 @@ EPOCHS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_chain_runs_from_figure_8_to_the_table(tmp_path: Path) -> None:
     for name, (trained, taken) in EPOCHS.items():
         words = ("run", str(PAPER / f"{name}.py"), "--threads", "1")
