@@ -372,7 +372,7 @@ def _confirmed(records: Sequence[Record], confirmed: Confirmation | None) -> dic
         split, _, name = key.partition("_")
         titles.append([key, report.metric_title(name, split)])
     known = {"metrics": titles, "nets": _rounded(rows), "reasons": list(reasons.items())}
-    return _rounded(found) | known
+    return {**_rounded(found), **known}
 
 
 def _rounded(value: Any) -> Any:

@@ -30,7 +30,7 @@ def trained(stderr: str) -> int:
     return int(found[1]) if found else 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_replicates_that_were_killed_go_on_and_come_to_the_same(
     finished: Finished, tmp_path: Path
 ) -> None:

@@ -174,7 +174,7 @@ print(json.dumps({"experiments": sorted(experiments), "runs": found}))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not tracking.available(), reason="needs mlflow")
-@pytest.mark.parametrize("away", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.parametrize("away", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_mlflow_holds_one_run_a_trial_and_the_models_of_the_front(
     tmp_path: Path, away: bool
 ) -> None:

@@ -145,6 +145,7 @@ def test_four_workers_share_a_new_sqlite_file(tmp_path: Path) -> None:
     check(uri)
 
 
+@pytest.mark.long
 def test_four_workers_share_a_new_postgresql_database(tmp_path: Path) -> None:
     with started_server() as server:
         uri = url_of(server)
