@@ -69,9 +69,14 @@ def run_trial(
         _save(draft, made, trained)
 
     found = once(ground, end.key, watch, measure, save)
-    if found[1] is None:  # somebody else came to it while this was on its way
-        return _stored(ground, found[0], path)
-    return found[1], trained, found[0]
+    if found[1] is not None:
+        return found[1], trained, found[0]
+    # Somebody else came to it while this was on its way; what was trained here was so all the same.
+    result, net, folder = _stored(ground, found[0], path)
+    known = (*phases, result.phases[-1])
+    seconds = sum(phase.seconds for phase in known)
+    own = replace(result, phases=known, seconds=seconds, reused_epochs=_reused(outcomes))
+    return own, net, folder
 
 
 class _Since:
@@ -135,10 +140,15 @@ def _measure(
         },
         layers=report.layers,
         history=tuple(epoch for outcome in outcomes for epoch in outcome.history),
-        reused_epochs=sum(len(outcome.history) for outcome in outcomes if outcome.reused),
+        reused_epochs=_reused(outcomes),
         artifact=key,
         seconds=0.0,  # known when all is done
     )
+
+
+def _reused(outcomes: list[Outcome]) -> int:
+    """Epochs that were taken from the store."""
+    return sum(len(outcome.history) for outcome in outcomes if outcome.reused)
 
 
 def _layers(outcomes: list[StageOutcome]) -> dict[str, dict[str, Any]]:

@@ -203,6 +203,29 @@ def test_a_finished_trial_is_not_trained_again(ground_for: GroundFor) -> None:
     assert torch.equal(loaded(*inputs), net(*inputs))
 
 
+def test_who_comes_second_to_the_measuring_has_trained_what_it_trained(
+    ground_for: GroundFor, tmp_path: Path
+) -> None:
+    first, _, folder = run(ground_for(sweep))
+    store = FolderStore(tmp_path / "empty")
+    phases: list[str] = []
+
+    def look(epoch: Epoch, epochs: int) -> None:
+        phases.append(epoch.phase)
+        if epoch.phase == "pit.finetune":  # meanwhile another worker is quicker with the rest
+            store.write(
+                first.artifact, lambda draft: shutil.copytree(folder, draft, dirs_exist_ok=True)
+            )
+
+    ground = ground_of(sweep, Settings(folder=tmp_path), store)
+    second, _, _ = run(ground, watch=Watch(epoch=look))
+    assert phases.count("pit.finetune") == 1
+    assert [phase.reused for phase in second.phases] == [False, False, False, True]
+    assert second.reused_epochs == 0
+    assert second.seconds == sum(phase.seconds for phase in second.phases)
+    assert second.metrics == first.metrics
+
+
 def test_a_trial_does_not_depend_on_what_ran_before_it(
     ground_for: GroundFor, tmp_path: Path
 ) -> None:
