@@ -26,10 +26,10 @@ class _Verbs(click.Group):
     """Verbs in the order of their use; every error is one sentence."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):
-                # A terminal of few letters gets "?" for others, instead of nothing at all.
-                stream.reconfigure(errors="replace")
+        out = sys.stdout
+        if isinstance(out, TextIOWrapper) and out.errors == "strict":
+            # A terminal of few letters gets "?" for others, instead of nothing at all.
+            out.reconfigure(errors="replace")
         return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

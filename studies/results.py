@@ -210,7 +210,8 @@ def _replicates(study: StudyRecord) -> tuple[str, ...]:
         if name not in estimates:
             return ""
         own = estimates[name]
-        return f"{own.mean:.4f} ± {own.high - own.mean:.4f}"
+        half = own.high - own.mean
+        return f"{own.mean:.4f} ± {f'{half:.4f}' if math.isfinite(half) else '?'}"
 
     def row(net: Confirmed) -> tuple[str, ...]:
         size = net.costs["size_bytes"]
@@ -229,6 +230,9 @@ def _replicates(study: StudyRecord) -> tuple[str, ...]:
         f"Means of the other seeds alone; ± is half of an interval of {LEVEL:.0%} (Student's t, of "
         f"the loss against the seed net Welch's). The whole search is repeated, not the net alone.",
         _rows(header, [row(net) for net in found.nets if net.seeds]),
+        "\n".join(
+            f"- {name} failed: {why}" for net in found.nets for name, why in net.failures.items()
+        ),
     )
 
 
@@ -301,8 +305,9 @@ def _spent(study: StudyRecord) -> str:
     begins = [phase.begin for phase in phases]
     wall = max(ends, default=0.0) - min(begins, default=0.0)
     return (
-        f"{len(study.trials)} trials and {len(study.baselines) + 1} baselines: {trained} epochs "
-        f"trained, {reused} taken from the store, {equivalents(phases):,.0f} epoch-equivalents; "
+        f"{len(study.trials)} trials and {len(study.baselines) + 1} baselines, replicates not "
+        f"counted: {trained} epochs trained, {reused} taken from the store, "
+        f"{equivalents(phases):,.0f} epoch-equivalents; "
         f"{seconds:,.0f} seconds of workers in {wall:,.0f} seconds.\n\n"
         f"An epoch of each phase in epochs of the plain net, median: {costs}."
     )

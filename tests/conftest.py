@@ -35,7 +35,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ROOM = 4e9  # [byte] of memory that all tests together may take for their files
 MEMORY = Path("/dev/shm")
 
-if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+
+def _roomy(folder: Path) -> bool:
+    """Whether there is room in `folder`, and programs may be run from it: some tests compile C."""
+    if not folder.is_dir() or shutil.disk_usage(folder).free < ROOM:
+        return False
+    return not os.statvfs(folder).f_flag & os.ST_NOEXEC
+
+
+if "TMPDIR" not in os.environ and _roomy(MEMORY):
     # Many small databases are made, written and removed: on a disk that takes a third of the time.
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 

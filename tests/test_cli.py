@@ -201,6 +201,8 @@ def test_a_terminal_of_few_letters_gets_what_it_can_show(finished: Finished) -> 
     done = run(finished.folder, "show", NAME, PYTHONIOENCODING="ascii", COLUMNS="24")
     assert (done.returncode, done.stderr) == (0, "")
     assert "?" in done.stdout and "4 of 4 trials complete" in done.stdout
+    chosen = {"PYTHONIOENCODING": "ascii:backslashreplace", "COLUMNS": "24"}
+    assert "\\u2026" in run(finished.folder, "show", NAME, **chosen).stdout
 
 
 def test_a_study_with_a_computed_name_is_found_by_its_file(

@@ -121,7 +121,8 @@ def show_study(path: Path, wish: Wish) -> None:
     if wish.report is not None:
         from plinio_sweep.commands.page import save_page
 
-        every = confirm.stored(record, wish.confirm, _margin(wish))
+        margin = None if wish.confirm is None else _margin(wish)
+        every = confirm.stored(record, wish.confirm, margin)
         save_page(path, record, wish.report, wish.bits, every)
     found = _confirmation(record, points, wish)
     if wish.as_json:

@@ -82,12 +82,12 @@ class Confirmation:
 
     Args:
         count: Replicates that each was to have.
-        margin: That a loss may have.
+        margin: That a loss may have; nothing where nobody is to judge.
         nets: The seed net, then trials.
     """
 
     count: int
-    margin: float
+    margin: float | None
     nets: tuple[Confirmed, ...]
 
 
@@ -143,7 +143,7 @@ def verdict(loss: Estimate, margin: float) -> Verdict:
 
 
 def confirmation(
-    study: StudyRecord, points: Iterable[int], count: int, margin: float = MARGIN
+    study: StudyRecord, points: Iterable[int], count: int, margin: float | None = MARGIN
 ) -> Confirmation:
     """What replicates say of `points` and of the seed net.
 
@@ -152,7 +152,7 @@ def confirmation(
         points: Numbers of trials.
         count: Of each the first so many, whatever more there are: who adds some until the verdict
             is welcome has none.
-        margin: That a loss may have.
+        margin: That a loss may have; without it there are no verdicts.
     """
     replicates = {record.name: record for record in study.replicates}
     found = {
@@ -168,14 +168,14 @@ def confirmation(
 
 
 def stored(
-    study: StudyRecord, count: int | None = None, margin: float = MARGIN
+    study: StudyRecord, count: int | None = None, margin: float | None = None
 ) -> Confirmation | None:
     """What the replicates that `study` has say, whatever they repeat; nothing where it has none.
 
     Args:
         study: With its replicates.
         count: Of each net, as in `confirmation`; the highest number that any net came to.
-        margin: That a loss may have.
+        margin: As there. Nobody is to judge by replicates that were counted afterwards.
     """
     found = [record.name.rpartition("#") for record in study.replicates]
     if not found:
@@ -190,7 +190,7 @@ def _confirmed(
     key: str,
     records: list[BaselineRecord],
     seeds: list[BaselineRecord],
-    margin: float,
+    margin: float | None,
 ) -> Confirmed:
     done = [record for record in records if record.values]
     signs = {
@@ -214,7 +214,9 @@ def _confirmed(
         seeds=len(done),
         metrics={name: estimate(values) for name, values in ours.items()},
         losses=losses,
-        verdicts={name: verdict(loss, margin) for name, loss in losses.items()},
+        verdicts={}
+        if margin is None
+        else {name: verdict(loss, margin) for name, loss in losses.items()},
         costs={name: _range(done, name) for name in cost_columns(study) if done},
         failures={record.name: record.reason for record in records if record.reason},
     )
@@ -226,7 +228,11 @@ def _values(records: list[BaselineRecord], name: str) -> list[float]:
 
 def _range(records: list[BaselineRecord], name: str) -> Estimate:
     costs = [record.costs[name] for record in records]
-    return Estimate(mean=fmean(costs), low=min(costs), high=max(costs))
+    mean = fmean(costs)
+    # Nobody reads halves of a byte; of what is small, they count.
+    return Estimate(
+        mean=float(round(mean)) if mean >= 1000 else mean, low=min(costs), high=max(costs)
+    )
 
 
 # -- for people and machines ----------------------------------------------------------------------
@@ -274,7 +280,7 @@ def _columns(
             columns += [
                 (axis.name.replace("_", " "), [_cell(net.metrics, name) for net in nets]),
                 ("loss", [_cell(net.losses, name) for net in nets]),
-                (f"margin {found.margin:g}", [net.verdicts.get(name, "") for net in nets]),
+                (f"margin {found.margin or 0:g}", [net.verdicts.get(name, "") for net in nets]),
             ]
     if split == "validation":
         for name, unit in cost_columns(study).items():
@@ -295,9 +301,7 @@ def _cost_cell(costs: Mapping[str, Estimate], name: str) -> str:
     if name not in costs:
         return ""
     found = costs[name]
-    # Nobody reads halves of a byte; of what is small, they count.
-    middle = round(found.mean) if found.mean >= 1000 else found.mean
-    mean, low, high = (format_cost(value, "") for value in (middle, found.low, found.high))
+    mean, low, high = (format_cost(value, "") for value in (found.mean, found.low, found.high))
     return mean if low == high else f"{mean} ({low} to {high})"
 
 
@@ -308,7 +312,7 @@ def confirmation_lines(found: Confirmation) -> list[str]:
         f"mean of the other seeds alone, ± up to the ends of its interval of {LEVEL:.0%} (Student "
         f"t); costs: mean, least to most",
         f"loss: against the seed net, its interval by Welch; within: up to its upper end it is at "
-        f"most {found.margin:g}",
+        f"most {found.margin or 0:g}",
         *(f"replicate {name} failed: {' '.join(why.split())}" for name, why in failures.items()),
     ]
 
@@ -325,7 +329,8 @@ def confirmation_json(found: Confirmation) -> dict[str, Any]:
 
 def _net(net: Confirmed) -> dict[str, Any]:
     losses = {
-        name: {**_ends(loss), "verdict": net.verdicts[name]} for name, loss in net.losses.items()
+        name: {**_ends(loss), "verdict": net.verdicts.get(name)}
+        for name, loss in net.losses.items()
     }
     return {
         "seeds": net.seeds,

@@ -18,6 +18,8 @@ from optuna.storages._rdb import models
 
 from plinio_sweep.settings import load_settings
 from plinio_sweep.sweep.storage import open_storage
+from tests.browser import wait_until
+from tests.commands.test_serve_page import DRAWN
 from tests.terminal import WITH_DASHBOARD, started
 from tests.view.panels import made
 
@@ -133,3 +135,21 @@ def test_answers(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print("", *lines, f"panels [kB]: {sizes}", sep="\n")
     assert sum(sizes.values()) < 500
+
+
+def test_page(browser: Any, address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with urllib.request.urlopen(f"{address}/api/studies/1", timeout=600) as answer:
+        answer.read()  # the panels of the first look are drawn
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        browser.get(f"{address}/dashboard/studies/1")
+        wait_until(browser, DRAWN, ["front", "strengths", "progress", "workers"])
+        drawn = time.perf_counter() - begin
+        begin = time.perf_counter()
+        browser.execute_script("window.scrollTo(0, 1200)")
+        browser.execute_async_script("requestAnimationFrame(() => arguments[0]())")
+        times.append((drawn, time.perf_counter() - begin))
+    with capsys.disabled():
+        for drawn, scrolled in times:
+            print(f"\nin a browser: panels drawn after {drawn:.1f} s, scrolled in {scrolled:.2f} s")

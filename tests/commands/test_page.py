@@ -383,7 +383,7 @@ def test_losses_of_other_seeds_are_drawn_beside_the_margin(
                 "validation_accuracy": 0.9 - worse,
                 "test_accuracy": 0.85 - worse,
             },
-            costs=dict(of.costs),
+            costs={**of.costs, "size_bytes": of.costs["size_bytes"] + k},
         )
         for key, of, losses in origins
         for k, worse in enumerate(losses, start=1)
@@ -403,7 +403,8 @@ def test_losses_of_other_seeds_are_drawn_beside_the_margin(
     assert seed[:4] == ["seed net (float)", "3/3", "0.8900 ±0.025", ""]
     assert trial[:4] == [f"trial {best.number}", "2/3", "0.8600 ±0.13", "0.03000 ±0.060"]
     assert trial[5] == "undecided"
-    assert float(trial[6].replace(",", "")) == best.costs["size_bytes"]
+    size = best.costs["size_bytes"]
+    assert trial[6] == f"{size + 1.5:,.10g} ({size + 1:,.0f} to {size + 2:,.0f})"
     (label,) = attributes(browser, "#seeds-body div:first-child .whisker", "aria-label")
     assert label == "loss 0.03000 ±0.060, undecided"
     ends, mean, margin = browser.execute_script(
@@ -413,6 +414,10 @@ def test_losses_of_other_seeds_are_drawn_beside_the_margin(
     )
     assert ends[0] < margin < mean < ends[1]
     assert any("3 failed: it diverged" in text for text in texts(browser, "#seeds-body li"))
+    path.write_text(page(page_data(study, {}, Hardware(), About(), stored(study))), "utf-8")
+    opened(browser, path)
+    assert not any("within" in text for text in texts(browser, "#seeds-body *"))
+    assert count(browser, "#seeds-body .whisker .interval") == 2
 
 
 def test_a_study_that_has_just_begun_has_a_page(

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from plinio_sweep.engine.ray import LOCAL, check_reach
-from plinio_sweep.settings import Settings
+from plinio_sweep.settings import Settings, load_settings
+from plinio_sweep.sweep.reading import read_study
 from tests.conftest import Finished
 from tests.engine import interrupted
 from tests.engine.interrupted import Interrupted
@@ -26,6 +27,7 @@ from tests.terminal import (
     refusal,
     run,
     sentence,
+    started,
     values_of,
     write_study,
 )
@@ -35,7 +37,8 @@ HEAD = """
 import sys
 from pathlib import Path
 from plinio_sweep.engine.ray import open_ray
-from plinio_sweep.settings import Settings
+from plinio_sweep.settings import Settings, load_settings
+from plinio_sweep.sweep.reading import read_study
 table = {"address": "local", "num_cpus": 2, "include_dashboard": False}
 open_ray(Settings(folder=Path("."), ray=table))
 import ray
@@ -76,14 +79,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         head.communicate()  # with nothing: it reads on, and ends
 
 
+def _losses(folder: Path) -> list[str]:
+    """Why trials of the study in `folder` were lost."""
+    record = read_study(folder / NAME, load_settings(folder / NAME, {}))
+    return [reason for trial in record.trials for reason in trial.losses.values()]
+
+
+def write_slow_study(folder: Path, cluster: Cluster) -> None:
+    # Ray's machines have no environment of `run` but its settings, so the file must say the rest.
+    write_study(folder, {'"BARS_PAUSE", "0"': '"BARS_PAUSE", "0.04"'})
+    interrupted.write_table(folder, "ray", f'address = "{cluster.address}"')
+
+
 @pytest.fixture(scope="module")
 def disturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     folder = tmp_path_factory.mktemp("disturbed")
-    write_study(folder)
-    interrupted.write_table(folder, "ray", f'address = "{cluster.address}"')
-    # Ray's machines have no environment of `run` but its settings, so the file must say the rest.
-    slow = (folder / NAME).read_text().replace('"BARS_PAUSE", "0"', '"BARS_PAUSE", "0.04"')
-    (folder / NAME).write_text(slow)
+    write_slow_study(folder, cluster)
     return interrupted.interrupt(
         folder,
         "ray",
@@ -99,13 +110,17 @@ def test_a_ray_that_is_started_here_is_open_to_this_machine_only(cluster: Cluste
 
 
 @pytest.mark.slow
-def test_actors_finish_a_study(tmp_path: Path, cluster: Cluster, finished: Finished) -> None:
-    write_study(tmp_path)
-    interrupted.write_table(tmp_path, "ray", f'address = "{cluster.address}"')
-    done = run(tmp_path, *interrupted.command("ray"), **cluster.token)
-    assert done.returncode == 0, done.stderr
-    assert "4 of 4 trials complete, 0 failed" in done.stdout
-    assert done.stdout.count(" complete: ") == 4 and "epochs: " in done.stdout
+def test_an_actor_that_is_killed_is_started_again_and_no_trial_is_lost(
+    tmp_path: Path, cluster: Cluster, finished: Finished
+) -> None:
+    write_slow_study(tmp_path, cluster)
+    with started(tmp_path, *interrupted.command("ray"), **cluster.token) as running:
+        running.wait_until_busy(2)
+        kill(cluster.actors()[:1])
+        code, said, errors = running.end()
+    assert code == 0, errors
+    assert "4 of 4 trials complete, 0 failed" in said and "epochs: " in said
+    assert len(_losses(tmp_path)) >= 1
     assert values_of(tmp_path) == values_of(finished.folder)
 
 

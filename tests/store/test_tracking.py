@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from plinio_sweep.sweep.result import Epoch, TrialResult
 from tests.zoo.shipped import Residual, TwoInputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mlflow import MlflowClient
 
@@ -336,6 +337,7 @@ def child_environment() -> dict[str, str]:
 
 WORKER = """
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -381,3 +383,30 @@ def test_four_processes_open_a_fresh_folder_at_once_in_silence(fresh: tuple[str,
     found = {run.info.run_id for run in trials}
     assert found == {run.strip() for run, _ in said}
     assert len(found) == 4
+
+
+# -- a database server ----------------------------------------------------------------------------
+
+
+def test_a_schema_on_a_server_is_made_by_one_at_a_time(postgresql: Callable[[], str]) -> None:
+    url = postgresql()
+    order: list[str] = []
+
+    def second() -> None:
+        with tracking.creation_lock(url):
+            order.append("second")
+
+    waiting = threading.Thread(target=second)
+    with tracking.creation_lock(url):
+        waiting.start()
+        waiting.join(1)
+        order.append("first")
+    waiting.join(60)
+    assert order == ["first", "second"]
+
+
+def test_a_server_that_keeps_silent_is_not_waited_for() -> None:
+    plain = "postgresql+psycopg://ada:s3cret@host/runs"
+    assert tracking._hasty(plain) == f"{plain}?connect_timeout=10"
+    assert tracking._hasty(f"{plain}?connect_timeout=3") == f"{plain}?connect_timeout=3"
+    assert tracking._hasty("sqlite:///runs.db") == "sqlite:///runs.db"

@@ -161,7 +161,8 @@ def test_the_page_says_all_of_it() -> None:
         "trial 0 with 40,000 bytes, 13.3% of the seed net's; test 0.9000 against 0.9200.",
         "| w2a8 | 20,000 | 0.7000 / 0.7000 | 0.8800 / 0.8900 (1) |",
         "| tiny | 9,000 | 0.6500 / 0.6000 | nothing so small |",
-        "4 trials and 4 baselines: 11 epochs trained, 4 taken from the store, 14 epoch-equival",
+        "4 trials and 4 baselines, replicates not counted: 11 epochs trained, ",
+        "4 taken from the store, 14 epoch-equival",
         "25 seconds of workers in 100 seconds",
     ):
         assert expected in text, text
@@ -175,7 +176,14 @@ def test_the_page_says_what_other_seeds_came_to() -> None:
         for key, size in (("seed", 400_000), ("0", 40_000))
         for number, value in enumerate((0.90, 0.92, 0.94) if key == "0" else (0.95, 0.95, 0.95), 1)
     ]
+    again += [
+        replace(BaselineRecord(name="1#1"), **measured(0.8, 0.7, 9_000)),
+        BaselineRecord(name="1#2", reason="it diverged"),
+        BaselineRecord(name="2#1", reason="out of memory"),
+    ]
     text = results.page(replace(STUDY, replicates=tuple(again)), "made so")
+    assert "| trial 1 | 1 | 0.8000 ± ? | 0.7000 ± ? |" in text
+    assert "- 1#2 failed: it diverged\n- 2#1 failed: out of memory\n" in text
     row = (
         "| trial 0 | 3 | 0.9200 ± 0.0497 | 0.9100 ± 0.0497 | 0.0300 ± 0.0497 | 0.0300 ± 0.0497 | "
         "40,000 (40,000 to 40,000) |"
