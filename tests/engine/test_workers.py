@@ -66,7 +66,7 @@ def interrupt(folder: Path) -> Accident:
     with started(folder, *RUN, **SLOW) as running:
         workers = running.wait_until_busy(2, complete=1)
         running.process.send_signal(signal.SIGINT)
-        code, stdout, stderr = running.end(seconds=20)
+        code, stdout, stderr = running.end()
         return Accident(
             code=code,
             stdout=stdout,
@@ -98,7 +98,7 @@ def kill_parent(folder: Path) -> Accident:
         workers = running.wait_until_busy(2)
         kill([running.process.pid])
         code, stdout, stderr = running.end()
-        wait_for(lambda: not alive(workers), seconds=30)
+        wait_for(lambda: not alive(workers))
         return Accident(
             code=code,
             stdout=stdout,
