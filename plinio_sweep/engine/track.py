@@ -71,6 +71,6 @@ def left_over(settings: Settings) -> str:
     if not waiting or not settings.tracking_uri:
         return ""
     return (
-        f"MLflow was away: {len(waiting)} notes for it wait in {settings.outbox}, and the next run "
-        f"hands them on"
+        f"MLflow was not told everything: {len(waiting)} notes for it wait in {settings.outbox}, "
+        f"and the next run hands them on"
     )

@@ -55,7 +55,7 @@ def interrupt(
     with started(folder, *command(engine), **variables) as running:
         running.wait_until_busy(2)
         running.process.send_signal(stop)
-        code, said, _ = running.end()
+        code, said, _ = running.end(seconds=40)
     # A cluster waits for jobs to end; what plays one here may have been quicker.
     wait_for(lambda: not states(folder)["RUNNING"])
     left = states(folder)

@@ -18,6 +18,7 @@ import optuna
 import pytest
 import safetensors.torch
 
+from plinio_sweep.engine.local import GRACE
 from tests.terminal import NAME, alive, kill, started, states, wait_for, write_study
 
 pytestmark = pytest.mark.slow
@@ -66,7 +67,8 @@ def interrupt(folder: Path) -> Accident:
     with started(folder, *RUN, **SLOW) as running:
         workers = running.wait_until_busy(2, complete=1)
         running.process.send_signal(signal.SIGINT)
-        code, stdout, stderr = running.end()
+        # No sooner than workers are allowed to take for it.
+        code, stdout, stderr = running.end(seconds=GRACE + 10)
         return Accident(
             code=code,
             stdout=stdout,
@@ -98,7 +100,7 @@ def kill_parent(folder: Path) -> Accident:
         workers = running.wait_until_busy(2)
         kill([running.process.pid])
         code, stdout, stderr = running.end()
-        wait_for(lambda: not alive(workers))
+        wait_for(lambda: not alive(workers), seconds=30)
         return Accident(
             code=code,
             stdout=stdout,

@@ -7,4 +7,6 @@ import os
 import sys
 
 if "TESTS_WITH_DASHBOARD" not in os.environ:
+    # Python's own word for a module that is not there: importing it raises ImportError, as it does
+    # for people who have not installed the extra.
     sys.modules["optuna_dashboard"] = None  # type: ignore[assignment]
