@@ -1,17 +1,28 @@
-"""What the documents say is run: README's Python blocks, and the examples of the docstrings."""
+"""What the documents say is run: their Python blocks, and the examples of the docstrings."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from plinio_sweep.cli import main
+from plinio_sweep.settings import Settings
+
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+DOCUMENTS = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
+BLOCKS = [
+    pytest.param(block, id=f"{name} {number}")
+    for name, text in DOCUMENTS.items()
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S))
+]
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for folder in ("costs", "plinio_sweep")
@@ -20,16 +31,30 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_readme_block_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(BLOCKS[number], f"README block {number}", "exec"), {"__name__": "readme"})
+    exec(compile(block, "block", "exec"), {"__name__": "document"})
 
 
-def test_the_readme_shows_the_three_lines_of_the_paper() -> None:
-    joined = "\n".join(BLOCKS)
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_what_a_document_points_to_is_there(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", DOCUMENTS[name]):
+        assert "://" in target or (ROOT / name).parent.joinpath(target).exists(), target
+
+
+def test_the_readme_is_short_and_shows_the_three_lines_of_the_paper() -> None:
+    text = DOCUMENTS["README.md"]
+    assert text.count("\n") <= 100
     for line in ('PIT(net, {"size": size_bits}', 'model.get_cost("size")', "model.export()"):
-        assert line in joined
+        assert line in text
+
+
+def test_every_setting_and_every_command_is_described() -> None:
+    for setting in fields(Settings):
+        assert f"`{setting.name}`" in DOCUMENTS["docs/studies.md"]
+    for verb in main.commands:
+        assert f"| `{verb} " in DOCUMENTS["docs/commands.md"]
 
 
 def test_examples_are_found_in_both_packages() -> None:
