@@ -78,7 +78,7 @@ def test_a_study_under_a_killer_comes_to_what_it_would_have(server: Any, tmp_pat
 
 @pytest.mark.long
 def test_a_thousand_kills(server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    killer = killer_on(server, tmp_path, target=0, every=3, restarts=(100, 400, 700, 1000))
+    killer = killer_on(server, tmp_path, target=0, every=2, restarts=(100, 400, 700, 1000))
     while killer.kills < 1000:
         killer.target += 100
         killer.run()
