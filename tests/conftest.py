@@ -8,10 +8,12 @@ import os
 # with a thread a core each would get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import atexit
 import fcntl
 import pickle
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -46,6 +48,14 @@ def _roomy(folder: Path) -> bool:
 if "TMPDIR" not in os.environ and _roomy(MEMORY):
     # Many small databases are made, written and removed: on a disk that takes a third of the time.
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+if sys.dont_write_bytecode:
+    # No compiled files are wanted beside their sources, so they get a folder of their own for as
+    # long as the tests run: without any, each of some hundred processes compiles all that it loads.
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="pycache-")
+    atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 note_leases()
 
