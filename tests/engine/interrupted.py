@@ -24,9 +24,9 @@ class Interrupted:
     said_in_the_end: str
 
 
-def command(engine: str) -> tuple[str, ...]:
-    """Two workers on `engine`."""
-    return ("run", NAME, "--engine", engine, "--workers", "2")
+def command(engine: str, workers: int = 2) -> tuple[str, ...]:
+    """Some workers on `engine`."""
+    return ("run", NAME, "--engine", engine, "--workers", str(workers))
 
 
 def write_table(folder: Path, engine: str, *lines: str) -> None:

@@ -115,7 +115,7 @@ def test_an_actor_that_is_killed_is_started_again_and_no_trial_is_lost(
 ) -> None:
     write_slow_study(tmp_path, cluster)
     # One is enough: of two, the first may have done all of it before the second has come.
-    alone = ("run", NAME, "--engine", "ray", "--workers", "1")
+    alone = interrupted.command("ray", workers=1)
     with started(tmp_path, *alone, **cluster.token) as running:
         running.wait_until_busy(1)
         kill(cluster.actors())
