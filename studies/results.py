@@ -42,7 +42,7 @@ Record = TrialRecord | BaselineRecord
 
 ACCURACY = 0.6, 1.0
 BYTES = 400_000.0, 2_000.0
-PLAIN = ("warmup", SEED)  # phases that train the plain net of the task
+PLAIN = ("warmup", SEED, f"{SEED}.finetune")  # phases that train the plain net of the task
 PACKAGES = ("plinio-sweep", "torch", "optuna", "numpy")
 
 

@@ -1,7 +1,7 @@
 """What a front is compared with: plans that are fixed, trained beside the trials, never chosen.
 
 Each is a plan like those of trials, so it shares their warm-up and whatever else begins alike. The
-seed net, trained as long as a trial, is one by itself and always there.
+seed net, trained like a trial of one stage, is one by itself and always there.
 
 Bits, strengths and sparsities below are those of the literature:
 

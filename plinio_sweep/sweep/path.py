@@ -1,10 +1,10 @@
 """The nodes of a plan: what is trained and stored one by one, each under a content key.
 
 A plan is a path: warm-up, then search and fine-tuning of every stage, then the evaluation; without
-stages, warm-up, the seed net trained on, evaluation. The key of a node is a hash of its parent's
-key and of what can change its own outcome, and of nothing else. So plans that begin alike share
-nodes up to where they part, also plans of different studies: "pit" with "pit>mps", and both with
-themselves under other objectives.
+stages, the seed net is trained on in their place, and fine-tuned. The key of a node is a hash of
+its parent's key and of what can change its own outcome, and of nothing else. So plans that begin
+alike share nodes up to where they part, also plans of different studies: "pit" with "pit>mps", and
+both with themselves under other objectives.
 
 Seeds go along the same path: that of a stage follows from the seed of the plan and from the
 stages up to it, settings and strengths included, never from the trial that happens to train it.
@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from costs import CostModel
 from plinio_sweep.sweep.definition import describe, digest
+from plinio_sweep.sweep.result import SEED
 from plinio_sweep.sweep.stage import CODE_VERSION, Ground, Plan, Stage
 from plinio_sweep.train.pressure import Budget
-from plinio_sweep.train.recipe import Phase, Recipe
+from plinio_sweep.train.recipe import Phase
 
 Kind = Literal["warmup", "seed", "search", "finetune", "evaluation"]
 
@@ -81,7 +82,9 @@ def _trained(ground: Ground, plan: Plan) -> Iterator[tuple[Node, Any]]:
     """The nodes between warm-up and evaluation, and what their outcome hangs on by itself."""
     recipe = ground.recipe
     if not plan.stages:
-        yield _draft("seed", "seed", seed_phase(recipe), plan.seed), None
+        # What methods have to beat: it has the rates of a trial of one stage, not its epochs alone.
+        yield _draft("seed", SEED, replace(recipe.search, arch_lr=None), plan.seed), None
+        yield _draft("finetune", f"{SEED}.finetune", recipe.finetune, plan.seed + 1), None
     seed = plan.seed
     for turn, stage in enumerate(plan.stages):
         count = sum(s.method.name == stage.method.name for s in plan.stages[:turn]) + 1
@@ -96,16 +99,6 @@ def _trained(ground: Ground, plan: Plan) -> Iterator[tuple[Node, Any]]:
 
 def _draft(kind: Kind, name: str, phase: Phase, seed: int) -> Node:
     return Node(kind=kind, key="", name=name, phase=phase, seed=seed, step=0)
-
-
-def seed_phase(recipe: Recipe) -> Phase:
-    """The seed net gets as many epochs as a trial of one stage: a fair baseline."""
-    return Phase(
-        epochs=recipe.search.epochs + recipe.finetune.epochs,
-        lr=recipe.search.lr,
-        optimizer=recipe.search.optimizer,
-        schedule=recipe.search.schedule,
-    )
 
 
 def _warmup_key(ground: Ground, seed: int) -> str:

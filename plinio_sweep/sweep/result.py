@@ -115,7 +115,7 @@ class TrialRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineRecord:
-    """A fixed plan beside the trials: the float seed net, trained as long, and those of the study.
+    """A fixed plan beside the trials: the float seed net, trained on, and those of the study.
 
     A replicate is one, too: a trial or the seed net, trained again from another seed; its family is
     the key of what it repeats. Without values it has not been trained yet, or failed.

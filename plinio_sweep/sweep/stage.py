@@ -156,7 +156,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The stages of one trial, in their order. No stages: the seed net, trained as long.
+    """The stages of one trial, in their order. No stages: the seed net, trained on.
 
     Args:
         stages: In their order.

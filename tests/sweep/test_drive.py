@@ -92,7 +92,8 @@ def test_the_warm_up_and_the_baseline_are_trained_once(settings: Settings) -> No
     run(settings, target=3, say=events.append)
     phases = [event["phase"] for event in events if event["event"] == "epoch"]
     assert phases.count("warmup") == sweep.recipe.warmup.epochs
-    assert phases.count("seed") == 4
+    assert phases.count("seed") == sweep.recipe.search.epochs
+    assert phases.count("seed.finetune") == sweep.recipe.finetune.epochs
     assert phases.count("pit.search") == 3 * sweep.recipe.search.epochs
 
 

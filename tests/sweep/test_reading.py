@@ -79,7 +79,8 @@ def test_a_trial_is_read_with_its_worker_its_times_and_its_phases(settings: Sett
         assert [phase.key for phase in trial.phases] == list(trial.nodes)
         assert trial.estimates.keys() == trial.costs.keys()
     seed = worker.record().baseline
-    assert seed is not None and [phase.name for phase in seed.phases][1:] == ["seed", "evaluation"]
+    assert seed is not None
+    assert [phase.name for phase in seed.phases][1:] == ["seed", "seed.finetune", "evaluation"]
 
 
 def test_a_trial_of_an_earlier_version_has_no_phases(settings: Settings) -> None:

@@ -26,7 +26,7 @@ from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.sweep.trial import load_net, read_result, rebuild, run_trial
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate
-from plinio_sweep.train.recipe import Phase
+from plinio_sweep.train.recipe import Phase, cosine
 from tests.messages import is_sentence
 from tests.studies.tiny import TinyNet, sweep, tiny
 
@@ -172,10 +172,22 @@ def test_a_trial_says_when_each_of_its_phases_came_and_what_was_there_already(
     assert stored.phases == first and stored.seconds == sum(phase.seconds for phase in first)
 
 
+def test_the_seed_net_is_trained_like_a_trial(ground_for: GroundFor) -> None:
+    recipe = replace(
+        sweep.recipe,
+        search=Phase(epochs=3, lr=1e-2, arch_lr=0.3),
+        finetune=Phase(epochs=1, lr=2e-2, schedule=cosine),
+    )
+    ground = ground_for(replace(sweep, recipe=recipe))
+    alone, searched = (path_of(ground, plan, 0) for plan in (SEED, ONE))
+    for node, other in zip(alone, searched, strict=True):
+        assert replace(node.phase, arch_lr=0.3) == replace(other.phase, arch_lr=0.3)
+
+
 def test_the_seed_net_is_trained_as_long_as_a_trial(ground_for: GroundFor) -> None:
     phases, watch = counting()
     result, _, _ = run(ground_for(sweep), SEED, watch)
-    assert phases == ["warmup"] + 4 * ["seed"]
+    assert phases == ["warmup", *(3 * ["seed"]), "seed.finetune"]
     assert result.costs["params"] == 518
     assert result.estimates == {} == result.architecture["layers"]
 
