@@ -20,6 +20,14 @@ from plinio_sweep.settings import variable
 
 RESTARTS = 3  # of a worker that dies without a word, in a row
 GRACE = 30.0  # [s] for a worker to put its trial back
+# Each step of training frees what the next needs again. By default glibc hands it back to the
+# system, which has to clear every page anew: these have a worker keep it, in large pages where the
+# system allows them. What a user has set goes before.
+KEPT_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),  # [byte] that may lie free at the end of the heap
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # [byte] the most that glibc takes
+    "THP_MEM_ALLOC_ENABLE": "1",  # of torch
+}
 
 Heard = Callable[[int, Mapping[str, Any]], None]  # worker, event
 
@@ -98,16 +106,15 @@ class Workers:
     def _start(self, worker: int, deaths: int) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "plinio_sweep.engine.worker", str(self._study)]
-        threads = str(self._threads)
         with (self._logs / f"worker-{worker}.log").open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                [*command, *self._arguments, "--threads", threads],
+                [*command, *self._arguments, "--threads", str(self._threads)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 encoding="utf-8",
-                env={**os.environ, "OMP_NUM_THREADS": threads, **self._device(worker)},
+                env=self._environment(worker),
                 # Ctrl-C is for us to hear; workers get a signal that they can act on.
                 start_new_session=True,
             )
@@ -116,10 +123,11 @@ class Workers:
             process.terminate()
         threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
 
-    def _device(self, worker: int) -> dict[str, str]:
-        if not self._devices:
-            return {}
-        return {variable("device"): self._devices[worker % len(self._devices)]}
+    def _environment(self, worker: int) -> dict[str, str]:
+        environment = {**KEPT_MEMORY, **os.environ, "OMP_NUM_THREADS": str(self._threads)}
+        if self._devices:
+            environment[variable("device")] = self._devices[worker % len(self._devices)]
+        return environment
 
     def _listen(self, worker: int, process: subprocess.Popen[str]) -> None:
         with process:
