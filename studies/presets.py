@@ -1,9 +1,10 @@
 """How much of a study is run: enough to see that it works, to see a front, or all of it.
 
 `PLINIO_SWEEP_PRESET` chooses among "smoke", "cpu" and "full", `PLINIO_SWEEP_EPOCHS` other epochs of
-warm-up, search and fine-tuning than those of the preset ("20,10,5"), and `PLINIO_SWEEP_SEED`
-another seed than 0, for a figure with its spread. All are part of the name of a study, so that
-their trials do not mix; workers on other machines have them with the environment.
+warm-up, search and fine-tuning than those of the preset ("20,10,5"), `PLINIO_SWEEP_ORDERS` other
+orders of methods than those of the study ("pit,pit>mps"), and `PLINIO_SWEEP_SEED` another seed than
+0, for a figure with its spread. All are part of the name of a study, so that their trials do not
+mix; workers on other machines have them with the environment.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ Net = Callable[[], nn.Module]
 
 VARIABLE = "PLINIO_SWEEP_PRESET"
 EPOCHS_VARIABLE = "PLINIO_SWEEP_EPOCHS"
+ORDERS_VARIABLE = "PLINIO_SWEEP_ORDERS"
 SEED_VARIABLE = "PLINIO_SWEEP_SEED"
 DEFAULT = "cpu"
 
@@ -64,6 +66,7 @@ class Preset:
         w_bits: Of the uniform nets beside the trials.
         sparsities: Of the nets that are pruned by magnitude beside the trials.
         lambdas: Of the methods that are trained alone beside the trials.
+        orders: Of methods; those of the study when left out.
         seed: Of all that is random.
     """
 
@@ -73,6 +76,7 @@ class Preset:
     w_bits: tuple[int, ...] = (8, 4, 2)
     sparsities: tuple[float, ...] = (0.25, 0.5, 0.75)
     lambdas: tuple[float, ...] = PAPER_LAMBDAS
+    orders: tuple[str, ...] = ()
     seed: int = 0
 
     def recipe(self, *, lr: float, batch_size: int) -> Recipe:
@@ -84,6 +88,10 @@ class Preset:
             finetune=Phase(epochs=finetune, lr=lr, schedule=cosine),
             batch_size=batch_size,
         )
+
+    def space(self, usual: Space) -> Space:
+        """What is searched where `usual` is, unless other orders were asked for."""
+        return replace(usual, orders=self.orders or usual.orders)
 
     @property
     def beside_channels(self) -> tuple[Baseline, ...]:
@@ -105,7 +113,7 @@ CPU_LAMBDAS = (1e-3, 1e-5, 1e-7)
 
 
 def chosen(*, cpu: Preset, full: Preset) -> tuple[str, Preset]:
-    """The preset that the environment names, with its name and those of its epochs and its seed.
+    """The preset that the environment names, with its name and those of all else it asks for.
 
     Args:
         cpu: For a few hours on two cores: some of the data, and short phases.
@@ -131,11 +139,18 @@ def chosen(*, cpu: Preset, full: Preset) -> tuple[str, Preset]:
     if budget := os.environ.get(EPOCHS_VARIABLE):
         preset = replace(preset, epochs=_epochs(budget))
         name += f"-epochs{'-'.join(map(str, preset.epochs))}"
+    if orders := _words(os.environ.get(ORDERS_VARIABLE, "")):
+        preset = replace(preset, orders=orders)
+        name += "".join(f"-{order.replace('>', '.')}" for order in orders)
     return f"{name}-seed{preset.seed}" if preset.seed else name, preset
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def _epochs(text: str) -> tuple[int, int, int]:
-    words = [word.strip() for word in text.split(",")]
+    words = _words(text)
     if len(words) != 3 or not all(map(str.isdecimal, words)) or int(words[1]) < 1:
         raise ValueError(
             f"`{EPOCHS_VARIABLE}` must be the epochs of warm-up, search and fine-tuning, at least "
@@ -145,7 +160,15 @@ def _epochs(text: str) -> tuple[int, int, int]:
     return warmup, search, finetune
 
 
-def layered(name: str, task: Task, preset: Preset, *, lr: float = 1e-3, batch_size: int) -> Sweep:
+def layered(
+    name: str,
+    task: Task,
+    preset: Preset,
+    *,
+    lr: float = 1e-3,
+    batch_size: int,
+    space: Space = CHANNELS_AND_BITS,
+) -> Sweep:
     """The study of a net of layers: its first metric against bytes, in channels and in bits.
 
     Args:
@@ -154,12 +177,13 @@ def layered(name: str, task: Task, preset: Preset, *, lr: float = 1e-3, batch_si
         preset: How much of everything.
         lr: Of the weights, in every phase.
         batch_size: Items of one step.
+        space: What is searched.
     """
     return Sweep(
         name=name,
         task=task,
         recipe=preset.recipe(lr=lr, batch_size=batch_size),
-        space=CHANNELS_AND_BITS,
+        space=preset.space(space),
         pressure=size_bytes,
         objectives=(f"-{next(iter(task.metrics))}", "size_bytes"),
         baselines=preset.beside_channels,
@@ -181,6 +205,6 @@ def chosen_layers(plain: Sweep, name: str, net: Net, preset: Preset) -> Sweep:
         plain,
         name=name,
         task=replace(plain.task, net=net),
-        space=CHOICES_TOO,
+        space=preset.space(CHOICES_TOO),
         baselines=preset.beside_choices,
     )

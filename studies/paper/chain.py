@@ -35,7 +35,7 @@ from plinio_sweep.settings import load_settings  # noqa: E402
 from plinio_sweep.sweep.reading import read_study  # noqa: E402
 from plinio_sweep.sweep.result import BaselineRecord, StudyRecord  # noqa: E402
 from plinio_sweep.sweep.storage import StorageError  # noqa: E402
-from presets import CHANNELS_AND_BITS, Net  # noqa: E402
+from presets import Net  # noqa: E402
 
 NAME, PRESET = icl_resnet8.NAME, icl_resnet8.PRESET
 POINT_VARIABLE = "PLINIO_SWEEP_POINT"
@@ -48,7 +48,7 @@ def figure(
     order: str,
     *,
     first: tuple[Stage, ...] = (),
-    strength: LogUniform = CHANNELS_AND_BITS.strength,
+    strength: LogUniform = icl_resnet8.SPACE.strength,
     beside: Iterable[Baseline],
 ) -> Sweep:
     """The study of one figure, or of a part of it.

@@ -22,7 +22,7 @@ from plinio_sweep.sweep.node import seed_net
 from plinio_sweep.sweep.stage import Plan, Stage
 from plinio_sweep.sweep.trial import run_trial
 from plinio_sweep.train.loop import Watch
-from presets import DEFAULT, SEED_VARIABLE, VARIABLE
+from presets import DEFAULT, ORDERS_VARIABLE, SEED_VARIABLE, VARIABLE
 from tests.messages import is_sentence
 from tests.studies import published
 from tests.terminal import invoke, refusal, run
@@ -123,6 +123,19 @@ def test_a_seed_makes_a_study_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     forget(monkeypatch)
     text = refusal("check", STUDIES / "kws_dscnn.py")
     assert SEED_VARIABLE in text and "'-1'" in text
+    assert is_sentence(text)
+
+
+def test_other_orders_make_a_study_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "smoke")
+    monkeypatch.setenv(ORDERS_VARIABLE, "pit, pit>mps")
+    sweep = load_study(STUDIES / "kws_dscnn.py")
+    assert sweep.name == "kws-dscnn-smoke-pit-pit.mps"
+    assert sweep.space.orders == ("pit", "pit>mps")
+    monkeypatch.setenv(ORDERS_VARIABLE, "prune")
+    forget(monkeypatch)
+    text = refusal("check", STUDIES / "kws_dscnn.py")
+    assert "'prune'" in text
     assert is_sentence(text)
 
 
