@@ -28,6 +28,10 @@ from plinio_sweep.train.state import (
     seed_random,
 )
 
+# Items of a batch that is only measured: what is between the layers is to stay near the processor,
+# and below the size that the allocator takes from the system anew each time.
+MEASURED = 256
+
 
 class DivergedError(ArithmeticError):
     """The loss is no number any more."""
@@ -297,7 +301,7 @@ class _Run:
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, split: Split, task: Task, batch_size: int = 1024) -> Score:
+def evaluate(net: nn.Module, split: Split, task: Task, batch_size: int = MEASURED) -> Score:
     """Loss and metrics of `net` in eval mode, a search at its discretised decisions."""
     training = net.training
     net.eval()
