@@ -30,7 +30,7 @@ from plinio_sweep.train.state import (
 
 # Items of a batch that is only measured: what is between the layers is to stay near the processor,
 # and below the size that the allocator takes from the system anew each time.
-MEASURED = 256
+MEASURED = 128
 
 
 class DivergedError(ArithmeticError):

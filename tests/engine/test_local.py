@@ -140,6 +140,7 @@ print(json.dumps({"faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt -
 def test_memory_that_a_step_frees_stays_with_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")  # large pages hang on what the system has free
     (tmp_path / "steps.py").write_text(STEPS)
     script = f"exec {sys.executable} {tmp_path / 'steps.py'}"
     group, heard = run_group(tmp_path, script, monkeypatch)
