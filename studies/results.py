@@ -26,6 +26,7 @@ from pathlib import Path
 
 import moocore
 
+from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
 from plinio_sweep.sweep.reading import read_study
 from plinio_sweep.sweep.result import (
@@ -137,7 +138,7 @@ def page(study: StudyRecord, command: str) -> str:
         ValueError: When test data were not touched yet.
     """
     metric, best = metric_of(study), front(study)
-    if any(f"test_{metric}" not in trial.metrics for trial in best):
+    if not best or any(f"test_{metric}" not in trial.metrics for trial in best):
         raise ValueError(
             f"The front of {study.name!r} must have been measured on test data, but was not; run "
             f"plinio-sweep show STUDY --test first."
@@ -321,7 +322,9 @@ def main() -> None:
     given = parser.parse_args()
     command = given.command or f"plinio-sweep run {given.study} --workers 2"
     try:
-        print(page(read_study(given.study, load_settings(given.study)), command), end="")
+        # A file that computes the name may have started others since, from another environment.
+        name = load_study(given.study).name
+        print(page(read_study(given.study, load_settings(given.study), name), command), end="")
     except ValueError as error:
         parser.error(str(error))
 

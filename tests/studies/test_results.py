@@ -197,6 +197,8 @@ def test_without_test_data_there_is_no_page() -> None:
     first = replace(STUDY.trials[0], metrics=metrics)
     with pytest.raises(ValueError, match="must have been measured on test data, but was not; run"):
         results.page(replace(STUDY, trials=(first, *STUDY.trials[1:])), "")
+    with pytest.raises(ValueError, match="must have been measured on test data, but was not; run"):
+        results.page(replace(STUDY, trials=()), "")
 
 
 def test_a_seed_net_that_no_point_reaches_is_told() -> None:
