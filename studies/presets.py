@@ -139,14 +139,14 @@ def chosen(*, cpu: Preset, full: Preset) -> tuple[str, Preset]:
     if budget := os.environ.get(EPOCHS_VARIABLE):
         preset = replace(preset, epochs=_epochs(budget))
         name += f"-epochs{'-'.join(map(str, preset.epochs))}"
-    if orders := _words(os.environ.get(ORDERS_VARIABLE, "")):
-        preset = replace(preset, orders=orders)
-        name += "".join(f"-{order.replace('>', '.')}" for order in orders)
+    if orders := os.environ.get(ORDERS_VARIABLE):
+        preset = replace(preset, orders=_words(orders))
+        name += "".join(f"-{order.replace('>', '.')}" for order in preset.orders)
     return f"{name}-seed{preset.seed}" if preset.seed else name, preset
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+    return tuple(word.strip() for word in text.split(","))
 
 
 def _epochs(text: str) -> tuple[int, int, int]:
