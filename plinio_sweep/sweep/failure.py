@@ -37,3 +37,8 @@ def reason_of(error: Exception) -> str:
     if text and isinstance(error, ArithmeticError | ValueError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def clause_of(error: Exception) -> str:
+    """What happened, within a sentence of ours: `reason_of` without its full stop."""
+    return reason_of(error).rstrip(".")

@@ -17,7 +17,7 @@ import optuna
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.claims import Say
 from plinio_sweep.sweep.connect import DATABASE_ERRORS, patiently
-from plinio_sweep.sweep.failure import StoppedError, hits_all, reason_of
+from plinio_sweep.sweep.failure import StoppedError, clause_of, hits_all, reason_of
 from plinio_sweep.sweep.path import path_of
 from plinio_sweep.sweep.reading import values_of
 from plinio_sweep.sweep.result import SEED
@@ -101,7 +101,7 @@ class FixedPlans:
                 raise
             raise ValueError(
                 f"The seed net must be trained before it is searched, but that failed: "
-                f"{reason_of(error)}; correct the net, the loss, the metrics or the recipe."
+                f"{clause_of(error)}; correct the net, the loss, the metrics or the recipe."
             ) from error
 
     def train_rest(self, ground: Ground, *, wait: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from plinio_sweep.settings import Settings
-from plinio_sweep.sweep.failure import reason_of
+from plinio_sweep.sweep.failure import clause_of
 from plinio_sweep.sweep.stage import Ground, Leases, Store
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.train.recipe import Splits
@@ -31,7 +31,7 @@ def ground_of(
         data = sweep.task.data()
     except Exception as error:
         raise ValueError(
-            f"`data` must load the data, but failed: {reason_of(error)}; correct that function or "
+            f"`data` must load the data, but failed: {clause_of(error)}; correct that function or "
             f"bring what it needs."
         ) from error
     if not isinstance(data, Splits):

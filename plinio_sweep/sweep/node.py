@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from plinio_sweep.methods.search import LayerChoice, Search
-from plinio_sweep.sweep.failure import reason_of
+from plinio_sweep.sweep.failure import clause_of
 from plinio_sweep.sweep.files import (
     damaged,
     load_json,
@@ -70,7 +70,7 @@ def seed_net(ground: Ground) -> nn.Module:
         net = ground.task.net()
     except Exception as error:
         raise ValueError(
-            f"`net` must make the seed net, but failed: {reason_of(error)}; correct that function."
+            f"`net` must make the seed net, but failed: {clause_of(error)}; correct that function."
         ) from error
     if not isinstance(net, nn.Module):
         raise TypeError(

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from plinio_sweep.sweep.failure import StoreError, hits_all, reason_of
+from plinio_sweep.sweep.failure import StoreError, clause_of, hits_all, reason_of
 from plinio_sweep.train.loop import DivergedError
 
 
@@ -21,6 +21,11 @@ from plinio_sweep.train.loop import DivergedError
 )
 def test_a_reason_is_one_line(error: Exception, reason: str) -> None:
     assert reason_of(error) == reason
+
+
+def test_within_another_sentence_it_has_no_full_stop() -> None:
+    assert clause_of(ValueError("a sentence.")) == "a sentence"
+    assert clause_of(KeyError("label")) == "KeyError: 'label'"
 
 
 @pytest.mark.parametrize(
