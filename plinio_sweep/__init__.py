@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from plinio_sweep.ship.bundle import load, load_integers
     from plinio_sweep.ship.integer import integerize
     from plinio_sweep.ship.reference import IntegerNet
-    from plinio_sweep.sweep.baseline import Baseline, free_choice, grid, magnitude, uniform
+    from plinio_sweep.sweep.baseline import (
+        Baseline,
+        free_choice,
+        grid,
+        longer,
+        magnitude,
+        uniform,
+    )
     from plinio_sweep.sweep.space import LogUniform, Space
     from plinio_sweep.sweep.stage import Stage
     from plinio_sweep.sweep.study import Sweep
@@ -33,6 +40,7 @@ _HOMES = {
     "Stage": "sweep.stage",
     "free_choice": "sweep.baseline",
     "grid": "sweep.baseline",
+    "longer": "sweep.baseline",
     "magnitude": "sweep.baseline",
     "uniform": "sweep.baseline",
     "Budget": "train.pressure",
@@ -90,6 +98,7 @@ __all__ = [
     "integerize",
     "load",
     "load_integers",
+    "longer",
     "magnitude",
     "uniform",
 ]

@@ -24,7 +24,7 @@ TASK = Task(
     data=partial(speech_commands, PRESET.most),
     loss=F.cross_entropy,
     metrics={"accuracy": accuracy},
-    # 100 ms, as the reference.
+    # 100 ms. The reference mixes in the noise of rooms before the spectrum is taken.
     augment=partial(moved_signals, axis=2, most=5, noise=0.1),
 )
 sweep = layered(f"kws-dscnn-{NAME}", TASK, PRESET, batch_size=100)

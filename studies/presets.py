@@ -28,6 +28,7 @@ from plinio_sweep import (
     Task,
     free_choice,
     grid,
+    longer,
     magnitude,
     uniform,
 )
@@ -93,11 +94,11 @@ class Preset:
         """What is searched where `usual` is, unless other orders were asked for."""
         return replace(usual, orders=self.orders or usual.orders)
 
-    @property
-    def beside_channels(self) -> tuple[Baseline, ...]:
-        """What a net of layers is compared with."""
-        pit = grid(PITSettings(), self.lambdas)
-        return (*uniform(*self.w_bits), *magnitude(*self.sparsities), *pit)
+    def beside_channels(self, space: Space) -> tuple[Baseline, ...]:
+        """What a net of layers is compared with, chains in `space` with nets trained as long."""
+        pit, fixed = grid(PITSettings(), self.lambdas), uniform(*self.w_bits)
+        more = max(order.count(">") for order in space.orders)
+        return (*fixed, *magnitude(*self.sparsities), *pit, *(longer(more, *fixed) if more else ()))
 
     @property
     def beside_choices(self) -> tuple[Baseline, ...]:
@@ -108,8 +109,8 @@ class Preset:
 SMOKE = Preset(
     most=256, epochs=(1, 2, 1), trials=2, w_bits=(8,), sparsities=(0.5,), lambdas=(1e-5,)
 )
-# One of three decades: those between cost a study of this size more than they show.
-CPU_LAMBDAS = (1e-3, 1e-5, 1e-7)
+# Those of the paper's nine that leave these nets neither whole nor with a channel or two a layer.
+CPU_LAMBDAS = (1e-5, 1e-6, 1e-7)
 
 
 def chosen(*, cpu: Preset, full: Preset) -> tuple[str, Preset]:
@@ -179,14 +180,15 @@ def layered(
         batch_size: Items of one step.
         space: What is searched.
     """
+    space = preset.space(space)
     return Sweep(
         name=name,
         task=task,
         recipe=preset.recipe(lr=lr, batch_size=batch_size),
-        space=preset.space(space),
+        space=space,
         pressure=size_bytes,
         objectives=(f"-{next(iter(task.metrics))}", "size_bytes"),
-        baselines=preset.beside_channels,
+        baselines=preset.beside_channels(space),
         trials=preset.trials,
         seed=preset.seed,
     )

@@ -132,3 +132,34 @@ def magnitude(*sparsities: float) -> tuple[Baseline, ...]:
         )
         for sparsity in sparsities or (0.25, 0.5, 0.75)
     )
+
+
+def longer(stages: int, *baselines: Baseline) -> tuple[Baseline, ...]:
+    """The float net and `baselines`, each trained for the epochs of some stages more.
+
+    A chain of methods is trained longer than one of them: what it is better than these by, it does
+    not owe to its epochs.
+
+    Args:
+        stages: That a chain has more than they; each is a pruning that removes nothing.
+        baselines: Of one stage.
+
+    Raises:
+        ValueError: For less than one stage.
+
+    Example:
+        >>> [baseline.name for baseline in longer(1, *uniform(8))]
+        ['float, longer', 'w8a8, longer']
+    """
+    if stages < 1:
+        raise ValueError(f"`stages` must be 1 or more, but got {stages}; leave these out.")
+    idle = Stage(method=L1Settings(sparsity=0.0))
+    float_net = Baseline(name="float", family="seed", stages=(idle,))
+    return tuple(
+        Baseline(
+            name=f"{baseline.name}, longer",
+            family=f"{baseline.family}, longer",
+            stages=(*(idle,) * stages, *baseline.stages),
+        )
+        for baseline in (float_net, *baselines)
+    )

@@ -28,7 +28,7 @@ from plinio_sweep.train.pressure import Pressure, Source
 from plinio_sweep.train.recipe import Phase, Recipe, Splits, Task
 
 # Raised when training changes what equal settings lead to: old results are then no longer ours.
-CODE_VERSION = 4
+CODE_VERSION = 5
 # Batches that a search sees before it starts: rare extremes of more would only widen the ranges.
 _LOOKED_AT = 8
 

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,6 +17,7 @@ from plinio_sweep.methods.search import Search
 from plinio_sweep.train.augment import augmented, step_generator
 from plinio_sweep.train.checkpoints import Checkpoints
 from plinio_sweep.train.history import Epoch
+from plinio_sweep.train.layout import channels_last
 from plinio_sweep.train.pressure import Pressure
 from plinio_sweep.train.recipe import Phase, Split, Splits, Task
 from plinio_sweep.train.state import (
@@ -105,25 +107,27 @@ def fit(
     Raises:
         DivergedError: When the loss is not finite, with the epoch.
     """
-    seed_random(seed)
-    run = _Run(
-        net=net,
-        data=data,
-        task=task,
-        phase=phase,
-        name=name,
-        batch_size=batch_size,
-        seed=seed,
-        generator=torch.Generator().manual_seed(seed),
-        pressure=pressure,
-        temperature=temperature,
-        first_step=first_step,
-        watch=watch or Watch(),
-        keeper=keeper,
-    )
-    if keeper is not None:
-        keeper.resume(run.restore)
-    return run.to_end()
+    first = data.part("train").first(batch_size)
+    with channels_last(net, first.inputs, partial(_try_step, net, first, task)):
+        seed_random(seed)
+        run = _Run(
+            net=net,
+            data=data,
+            task=task,
+            phase=phase,
+            name=name,
+            batch_size=batch_size,
+            seed=seed,
+            generator=torch.Generator().manual_seed(seed),
+            pressure=pressure,
+            temperature=temperature,
+            first_step=first_step,
+            watch=watch or Watch(),
+            keeper=keeper,
+        )
+        if keeper is not None:
+            keeper.resume(run.restore)
+        return run.to_end()
 
 
 @dataclass(eq=False, kw_only=True)
@@ -300,6 +304,16 @@ class _Run:
         load_random_state(state["random"], _device(self.net))
 
 
+def _try_step(net: nn.Module, batch: Split, task: Task) -> None:
+    """All that a phase does with a net, once, but for a change of its weights."""
+    net.train()
+    loss = task.loss(net(*batch.inputs), batch.target)
+    if loss.requires_grad:
+        torch.autograd.backward(loss)
+    with torch.no_grad():
+        net.eval()(*batch.inputs)
+
+
 @torch.no_grad()
 def evaluate(net: nn.Module, split: Split, task: Task, batch_size: int = MEASURED) -> Score:
     """Loss and metrics of `net` in eval mode, a search at its discretised decisions."""
@@ -327,6 +341,12 @@ def restore_norms(net: nn.Module, split: Split, batch_size: int) -> None:
     norms = [m for m in norms if m.track_running_stats]
     if not norms:
         return
+    first = split.first(batch_size).inputs
+    with channels_last(net, first, lambda: net(*first)):
+        _measure_norms(net, norms, split, batch_size)
+
+
+def _measure_norms(net: nn.Module, norms: list[Any], split: Split, batch_size: int) -> None:
     training = net.training
     momenta = [norm.momentum for norm in norms]
     net.eval()
@@ -421,7 +441,8 @@ def _costs(net: nn.Module) -> dict[str, float]:
 def _joined(outputs: list[Any]) -> Any:
     first = outputs[0]
     if isinstance(first, Tensor):
-        return torch.cat(outputs)
+        # In the usual order, whatever that of the net: a metric may be a function of anybody.
+        return torch.cat(outputs).contiguous()
     if isinstance(first, Mapping):
         return {key: _joined([out[key] for out in outputs]) for key in first}
     parts = [_joined(list(part)) for part in zip(*outputs, strict=True)]

@@ -51,6 +51,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.target)
 
+    def first(self, count: int) -> Split:
+        """Its first `count` items, or all where it has fewer."""
+        return Split(tuple(value[:count] for value in self.inputs), self.target[:count])
+
     def to(self, device: torch.device) -> Split:
         """The same split on `device`."""
         return Split(tuple(value.to(device) for value in self.inputs), self.target.to(device))
@@ -86,7 +90,7 @@ class Splits:
 
     def example(self) -> tuple[Tensor, ...]:
         """Two items of the training inputs."""
-        return tuple(value[:2] for value in self.part("train").inputs)
+        return self.part("train").first(2).inputs
 
 
 def _split(name: str, given: Any) -> Split:

@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from chain import PRESET, figure
 from nets.resnet8 import resnet8
+from plinio_sweep import Space
 
-sweep = figure("figure8-pit", resnet8, "pit", beside=PRESET.beside_channels)
+sweep = figure("figure8-pit", resnet8, "pit", beside=PRESET.beside_channels(Space(orders=("pit",))))

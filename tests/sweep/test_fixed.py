@@ -12,7 +12,7 @@ from costs import size_bytes
 from plinio_sweep.methods.pit import PITSettings
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.opening import open_store
-from plinio_sweep.sweep.baseline import Baseline, grid, magnitude, uniform
+from plinio_sweep.sweep.baseline import Baseline, grid, longer, magnitude, uniform
 from plinio_sweep.sweep.needs import needs_of
 from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.result import SEED
@@ -57,6 +57,34 @@ def test_every_baseline_is_trained_once_and_measured(settings: Settings) -> None
     again.work()
     assert again.record() == tested
     assert not [e for e in events[before:] if e["event"] != "warning"]
+
+
+def test_what_is_trained_longer_has_the_epochs_of_a_chain(settings: Settings) -> None:
+    beside = (*uniform(8), *longer(1, *uniform(8)))
+    events: Events = []
+    worker = make_worker(settings, replace(sweep, baselines=beside), target=1, say=events.append)
+    worker.work()
+    found = {b.name: b for b in worker.record().baselines}
+    assert list(found) == ["w8a8", "float, longer", "w8a8, longer"]
+    epochs = {name: sum(phase.epochs for phase in b.phases) for name, b in found.items()}
+    recipe = sweep.recipe
+    stage = recipe.search.epochs + recipe.finetune.epochs
+    assert epochs["w8a8"] == recipe.warmup.epochs + stage
+    assert epochs["float, longer"] == epochs["w8a8, longer"] == recipe.warmup.epochs + 2 * stage
+    # Nothing is pruned, and bytes are those of the bits.
+    seed = worker.record().baseline
+    assert seed is not None
+    assert found["float, longer"].costs == seed.costs
+    assert found["w8a8, longer"].costs == found["w8a8"].costs
+    # What both begin with is trained once.
+    reused = {e["name"]: e["reused_epochs"] for e in events if e["event"] == "baseline"}
+    assert reused["w8a8, longer"] == recipe.warmup.epochs + stage
+
+
+def test_no_stage_is_no_longer() -> None:
+    with pytest.raises(ValueError, match="`stages` must be 1 or more, but got 0") as error:
+        longer(0)
+    assert is_sentence(error.value)
 
 
 def test_baselines_may_come_later_and_are_no_drift(settings: Settings) -> None:

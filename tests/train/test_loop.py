@@ -108,7 +108,7 @@ def test_a_seed_covers_what_a_loss_draws_from_numpy_and_python() -> None:
 
 
 def test_the_bits_are_those_of_a_loop_by_hand() -> None:
-    net, hand = tiny_net(), tiny_net()
+    net, hand = tiny_net(), tiny_net().to(memory_format=torch.channels_last)
     drop = nn.Sequential(net, nn.Dropout(0.5))
     torch.manual_seed(5)
     optimizer = torch.optim.Adam(hand.parameters(), lr=1e-2)
@@ -326,7 +326,7 @@ def test_a_loss_that_is_no_number_ends_the_training_early(value: float) -> None:
     ) as error:
         train(tiny_net(), Phase(epochs=50), task=task(loss))
     assert is_sentence(error.value)
-    assert len(calls) == 8  # two epochs of three steps and a validation each
+    assert len(calls) == 9  # a step to try, and two epochs of three steps and a validation each
 
 
 def test_a_validation_loss_that_is_no_number_ends_the_training_too() -> None:
