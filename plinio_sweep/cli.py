@@ -158,6 +158,7 @@ def run(ctx: click.Context, /, study: Path, **options: Any) -> None:
 @click.option("--model", "models", multiple=True, help="A cost model to score the trials by.")
 @click.option("--bits", help="Of weights and activations of float layers, as 8,8; for --model.")
 @click.option("--confirm", type=int, help="Train each point again, from so many other seeds.")
+@click.option("--baseline", "baselines", multiple=True, help="Of --confirm: this one, too: w4a8.")
 @click.option("--margin", type=float, help="Of --confirm: loss that is no loss.  [default: 0.01]")
 @click.option("--test", is_flag=True, help="Measure the points on test data, each once for ever.")
 @click.option("--workers", type=click.IntRange(min=1), help="Of --confirm and --test.")

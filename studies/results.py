@@ -217,7 +217,7 @@ def _replicates(study: StudyRecord) -> tuple[str, ...]:
     def row(net: Confirmed) -> tuple[str, ...]:
         size = net.costs["size_bytes"]
         return (
-            "seed" if net.name == SEED else f"trial {net.name}",
+            f"trial {net.name}" if net.name.isdigit() else net.name,
             str(net.seeds),
             *(spread(net.metrics, name) for name in names),
             *(spread(net.losses, name) for name in names),

@@ -27,16 +27,18 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """What is to be done for some trials of a study, and for the seed net.
+    """What is to be done for some trials of a study, for the seed net and for baselines.
 
     Args:
         points: Numbers of the trials.
+        baselines: Names of those that are trained again, too.
         replicates: How often each is trained again.
         test: Whether they, and what they are compared with, are measured on test data.
         workers: How many.
     """
 
     points: tuple[int, ...]
+    baselines: tuple[str, ...] = ()
     replicates: int = 0
     test: bool = False
     workers: int = 1
@@ -44,7 +46,7 @@ class Effort:
     def names(self) -> list[str]:
         """Those of all replicates."""
         numbers = range(1, self.replicates + 1)
-        keys = (SEED, *map(str, self.points))
+        keys = (SEED, *self.baselines, *map(str, self.points))
         return [replicate_name(key, number) for key in keys for number in numbers]
 
 
@@ -81,7 +83,8 @@ def _missing(study: Any, settings: Settings, effort: Effort) -> list[str]:
     known = {replicate.name for replicate in record.replicates}
     missing = [name for name in effort.names() if name not in known]
     if effort.test:
-        wanted, attrs = shown(record, effort.points, effort.replicates), study.user_attrs
+        wanted = shown(record, effort.points, effort.replicates, effort.baselines)
+        attrs = study.user_attrs
         missing += [k for k, artifact in wanted.items() if not is_tested(attrs, k, artifact)]
     return missing
 
@@ -92,6 +95,7 @@ def _work(path: Path, settings: Settings, study: Any, effort: Effort, workers: i
     arguments = ["--trials", str(study.user_attrs.get("target", 0))]
     arguments += ["--points", ",".join(map(str, effort.points))]
     arguments += ["--confirm", str(effort.replicates)] if effort.replicates else []
+    arguments += [word for name in effort.baselines for word in ("--baseline", name)]
     arguments += ["--test"] if effort.test else []
     known = {r.name for r in record_of(study, settings.folder).replicates}
     names = effort.names()

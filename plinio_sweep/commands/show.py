@@ -33,6 +33,7 @@ class Wish:
         models: Cost models to score by.
         bits: Of float layers, for these.
         confirm: How often each point is trained again, from other seeds.
+        baselines: Names of those that are trained again, too.
         margin: That a loss against the seed net may have, in the metric's own unit.
         test: Whether the points are measured on test data.
         workers: How many do so.
@@ -48,6 +49,7 @@ class Wish:
     models: tuple[str, ...] = ()
     bits: str | None = None
     confirm: int | None = None
+    baselines: tuple[str, ...] = ()
     margin: float | None = None
     test: bool = False
     workers: int | None = None
@@ -75,6 +77,11 @@ class Wish:
             raise ValueError(
                 f"`--margin` must be 0 or more and go with `--confirm`, but got {self.margin} and "
                 f"{self.confirm or 'no replicates'}; write for instance --confirm 5 --margin 0.01."
+            )
+        if self.baselines and self.confirm is None:
+            raise ValueError(
+                f"`--baseline` must go with `--confirm`, but got {', '.join(self.baselines)} "
+                f"alone; every baseline is measured on test data by `--test`."
             )
         if self.workers is not None and self.confirm is None and not self.test:
             raise ValueError(
@@ -105,12 +112,19 @@ def show_study(path: Path, wish: Wish) -> None:
 
     record = read()
     points = _points(record, wish)
+    _check_baselines(record, wish.baselines)
     if points and (wish.confirm or wish.test):
         from plinio_sweep.commands.confirm import Effort, see_to
 
         numbers = tuple(point.number for point in points)
         count, workers = wish.confirm or 0, wish.workers or 1
-        effort = Effort(points=numbers, replicates=count, test=wish.test, workers=workers)
+        effort = Effort(
+            points=numbers,
+            baselines=wish.baselines,
+            replicates=count,
+            test=wish.test,
+            workers=workers,
+        )
         see_to(path, settings, effort)
         record = read()
         points = tuple(trial for n in numbers for trial in record.trials if trial.number == n)
@@ -153,8 +167,18 @@ def _confirmation(
 ) -> confirm.Confirmation | None:
     if wish.confirm is None or not points:
         return None
-    numbers = [point.number for point in points]
-    return confirm.confirmation(record, numbers, wish.confirm, _margin(wish))
+    keys = [*wish.baselines, *(str(point.number) for point in points)]
+    return confirm.confirmation(record, keys, wish.confirm, _margin(wish))
+
+
+def _check_baselines(record: StudyRecord, names: tuple[str, ...]) -> None:
+    known = [baseline.name for baseline in record.baselines if baseline.values]
+    for name in names:
+        if name not in known or names.count(name) > 1:
+            raise ValueError(
+                f"`--baseline` must name each one once, among those with a result, {known}, but "
+                f"got {name!r}; the seed net is always trained again."
+            )
 
 
 def _margin(wish: Wish) -> float:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -61,7 +61,8 @@ class Events:
 @click.option("--threads", type=int, default=1)
 @click.option("--finish", is_flag=True, help="Only see to the nets of the front.")
 @click.option("--points", help="No trial, but what follows for these: 3,5.")
-@click.option("--confirm", type=int, default=0, help="Replicates of each of the points.")
+@click.option("--baseline", "baselines", multiple=True, help="Of --confirm, beside the points.")
+@click.option("--confirm", type=int, default=0, help="Replicates of each of them.")
 @click.option("--test", is_flag=True, help="Measure the points on test data.")
 @click.option("--accept-drift", is_flag=True)
 def main(study: Path, **options: Any) -> None:
@@ -98,6 +99,7 @@ def _work(
     threads: int,
     finish: bool,
     points: str | None,
+    baselines: tuple[str, ...],
     confirm: int,
     test: bool,
     accept_drift: bool,
@@ -136,7 +138,7 @@ def _work(
     )
     worker.tracker = relay = open_relay(worker, _warner(events))
     if points:
-        _see_to(worker, [int(point) for point in points.split(",")], confirm, test)
+        _see_to(worker, [int(point) for point in points.split(",")], baselines, confirm, test)
     else:
         _run_trials(worker, finish)
     if relay is not None:
@@ -161,13 +163,15 @@ def _keep_front(worker: Any) -> None:
     worker.keep(shown(worker.record()))
 
 
-def _see_to(worker: Any, points: list[int], confirm: int, test: bool) -> None:
+def _see_to(
+    worker: Any, points: list[int], baselines: Sequence[str], confirm: int, test: bool
+) -> None:
     from plinio_sweep.view.front import shown
 
     if confirm:
-        worker.confirm(points, confirm)
+        worker.confirm([*baselines, *map(str, points)], confirm)
     if test:
-        worker.test(shown(worker.record(), points, confirm))
+        worker.test(shown(worker.record(), points, confirm, baselines))
 
 
 def _annotator(settings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Replicates: trials of a study, and its seed net, trained again from other seeds.
+"""Replicates: trials of a study, its seed net and baselines, trained again from other seeds.
 
 A replicate is an independent training from scratch: its seed takes the place of the study's, in
 warm-up and stages alike, so a search may well come to another architecture. Replicates of the same
@@ -50,33 +50,29 @@ def plan_of(sweep: Sweep, study: optuna.Study, key: str, fixed: FixedPlans) -> P
 
 
 def replicates_of(
-    ground: Ground, study: optuna.Study, fixed: FixedPlans, points: Iterable[int], count: int
+    ground: Ground, study: optuna.Study, fixed: FixedPlans, keys: Iterable[str], count: int
 ) -> list[Fixed]:
-    """`count` replicates of the seed net and of each of `points`, one net after the other.
+    """`count` replicates of the seed net and of each of `keys`, one net after the other.
 
     Args:
         ground: What the study stands on.
         study: As it is stored.
         fixed: Its plans beside the trials.
-        points: Numbers of trials.
+        keys: Numbers of trials, and names of baselines.
         count: Of each.
 
     Raises:
-        ValueError: For a trial that is not complete, and for one that would be trained otherwise.
+        ValueError: For a net without a result, and for one that would be trained otherwise.
     """
-    attrs, sweep = study.user_attrs, fixed.sweep
-    artifacts = {SEED: attrs.get(f"baseline:{SEED}", {}).get("artifact", "")}
-    complete = {
-        trial.number: trial.user_attrs["result"]["artifact"]
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    }
-    for point in points:
-        if point not in complete:
+    sweep, known = fixed.sweep, _results(study, fixed)
+    artifacts = {SEED: known.get(SEED, "")}
+    for key in keys:
+        if key not in known:
             raise ValueError(
-                f"Points must be complete trials of study {study.study_name!r}, among "
-                f"{list(complete)}, but got {point}; see plinio-sweep show."
+                f"Points must be complete trials of study {study.study_name!r} or its baselines, "
+                f"among {list(known)}, but got {key}; see plinio-sweep show."
             )
-        artifacts[str(point)] = complete[point]
+        artifacts[key] = known[key]
     _check_unchanged(ground, {key: _plan(sweep, study, key, fixed) for key in artifacts}, artifacts)
     return [
         Fixed(
@@ -88,6 +84,21 @@ def replicates_of(
         for key, artifact in artifacts.items()
         for number in range(1, count + 1)
     ]
+
+
+def _results(study: optuna.Study, fixed: FixedPlans) -> dict[str, str]:
+    """Content keys of what can be repeated, by what it is filed under."""
+    attrs = study.user_attrs
+    baselines = {
+        name: attrs[f"baseline:{name}"]["artifact"]
+        for name in (SEED, *(baseline.name for baseline in fixed.sweep.baselines))
+        if "metrics" in attrs.get(f"baseline:{name}", {})
+    }
+    complete = {
+        str(trial.number): trial.user_attrs["result"]["artifact"]
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    }
+    return baselines | complete
 
 
 def _plan(sweep: Sweep, study: optuna.Study, key: str, fixed: FixedPlans) -> Plan | None:
@@ -104,7 +115,8 @@ def _check_unchanged(
     for key, plan in plans.items():
         same = plan is not None and path_of(ground, plan, plan.seed)[-1].key == artifacts[key]
         if not same:
-            name = "the seed net" if key == SEED else f"trial {key}"
+            name = f"trial {key}" if key.isdigit() else f"the baseline {key!r}"
+            name = "the seed net" if key == SEED else name
             raise ValueError(
                 f"Replicates must be trained as {name} was, but the study has changed since; undo "
                 f"the change, or leave that net out by --limit or --at-least."

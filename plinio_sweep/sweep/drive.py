@@ -128,15 +128,19 @@ class Worker:
                 self._run(ground, claim)
             self._fixed.train_rest(ground, wait=True)
 
-    def confirm(self, points: Sequence[int], count: int) -> None:
-        """Trains `count` replicates of each of the trials `points` and of the seed net.
+    def confirm(self, keys: Sequence[str], count: int) -> None:
+        """Trains `count` replicates of each of `keys` and of the seed net.
+
+        Args:
+            keys: Numbers of trials, and names of baselines.
+            count: Of each.
 
         Raises:
-            ValueError: For a trial that is not complete, or would be trained otherwise today.
+            ValueError: For a net without a result, or one that would be trained otherwise today.
         """
         with explained(self.settings), self._life.lived():
             ground = self._ground()
-            plans = replicates_of(ground, self.study, self._fixed, points, count)
+            plans = replicates_of(ground, self.study, self._fixed, keys, count)
             for wait in (False, True):
                 self._fixed.train(ground, plans, wait=wait)
 

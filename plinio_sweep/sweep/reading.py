@@ -108,7 +108,7 @@ def record_of(study: optuna.Study, folder: Path) -> StudyRecord:
         baselines=tuple(
             _baseline(attrs, axes, name, family) for name, family in attrs.get("baselines", [])
         ),
-        replicates=_replicates(attrs, axes, trials, baseline),
+        replicates=_replicates(attrs, axes, trials),
         touched=attrs.get("touched", ""),
         tested=sum(name.startswith("test:") for name in attrs),
         folder=str(folder),
@@ -179,11 +179,14 @@ def _replicates(
     attrs: Mapping[str, Any],
     axes: tuple[Objective, ...],
     trials: tuple[TrialRecord, ...],
-    seed: BaselineRecord | None,
 ) -> tuple[BaselineRecord, ...]:
-    """Those of trials and seed net as they are: a seed net that changed has none any more."""
+    """Those of trials and baselines as they are: a seed net that changed has none any more."""
     artifacts = {str(trial.number): trial.artifact for trial in trials}
-    artifacts |= {} if seed is None else {SEED: seed.artifact}
+    artifacts |= {
+        key.removeprefix("baseline:"): attrs[key].get("artifact", "")
+        for key in attrs
+        if key.startswith("baseline:")
+    }
     prefix = "replicate:"
     names = [key.removeprefix(prefix) for key in attrs if key.startswith(prefix)]
     families = {name: name.rpartition("#")[0] for name in names}

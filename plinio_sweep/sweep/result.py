@@ -29,7 +29,7 @@ State = Literal["complete", "failed", "pruned", "running", "waiting"]
 
 
 def replicate_name(key: str, number: int) -> str:
-    """What the replicate `number`, from 1, of a trial or of the seed net is filed under.
+    """What the replicate `number`, from 1, of a trial or of a baseline is filed under.
 
     >>> replicate_name("3", 1), replicate_name(SEED, 2)
     ('3#1', 'seed#2')
@@ -143,7 +143,7 @@ class StudyRecord:
     trials: tuple[TrialRecord, ...]
     baseline: BaselineRecord | None = None  # the seed net
     baselines: tuple[BaselineRecord, ...] = ()  # of the study, in its order, beside the seed net
-    replicates: tuple[BaselineRecord, ...] = ()  # of trials and of the seed net
+    replicates: tuple[BaselineRecord, ...] = ()  # of trials and of baselines
     touched: str = ""  # when test data were first looked at: UTC, as "2026-11-27T15:51:35+00:00"
     tested: int = 0  # nets that were measured on test data
     folder: str = ""  # the `.plinio-sweep` folder that holds the artefacts

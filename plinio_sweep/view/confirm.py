@@ -58,7 +58,7 @@ class Confirmed:
     """What the replicates of one net came to.
 
     Args:
-        name: A trial's number, or "seed".
+        name: A trial's number, or a baseline's name, "seed" for one.
         seeds: How many replicates have a result.
         metrics: Means by metric with its split: "validation_accuracy".
         losses: Against the seed net, by the same names; positive is worse. Of the seed net none.
@@ -83,7 +83,7 @@ class Confirmation:
     Args:
         count: Replicates that each was to have.
         margin: That a loss may have; nothing where nobody is to judge.
-        nets: The seed net, then trials.
+        nets: The seed net, then other baselines and trials.
     """
 
     count: int
@@ -143,13 +143,13 @@ def verdict(loss: Estimate, margin: float) -> Verdict:
 
 
 def confirmation(
-    study: StudyRecord, points: Iterable[int], count: int, margin: float | None = MARGIN
+    study: StudyRecord, keys: Iterable[str], count: int, margin: float | None = MARGIN
 ) -> Confirmation:
-    """What replicates say of `points` and of the seed net.
+    """What replicates say of `keys` and of the seed net.
 
     Args:
         study: With its replicates.
-        points: Numbers of trials.
+        keys: Names of baselines, and numbers of trials.
         count: Of each the first so many, whatever more there are: who adds some until the verdict
             is welcome has none.
         margin: That a loss may have; without it there are no verdicts.
@@ -161,7 +161,7 @@ def confirmation(
             for number in range(1, count + 1)
             if (name := replicate_name(key, number)) in replicates
         ]
-        for key in (SEED, *map(str, points))
+        for key in (SEED, *keys)
     }
     nets = tuple(_confirmed(study, key, found[key], found[SEED], margin) for key in found)
     return Confirmation(count=count, margin=margin, nets=nets)
@@ -180,9 +180,11 @@ def stored(
     found = [record.name.rpartition("#") for record in study.replicates]
     if not found:
         return None
-    points = sorted({int(key) for key, _, _ in found if key != SEED})
+    again = {key for key, _, _ in found}
+    points = map(str, sorted(int(key) for key in again if key.isdigit()))
+    keys = [*(b.name for b in study.baselines if b.name in again), *points]
     most = max(int(number) for _, _, number in found) if count is None else count
-    return confirmation(study, points, most, margin)
+    return confirmation(study, keys, most, margin)
 
 
 def _confirmed(
@@ -269,7 +271,7 @@ def _columns(
     """Headings with the cells below; nothing where no net was measured on `split`."""
     nets = found.nets
     columns = [
-        ("trial", [net.name for net in nets]),
+        ("net", [net.name for net in nets]),
         ("seeds", [f"{net.seeds}/{found.count}" for net in nets]),
     ]
     measured = split == "validation"

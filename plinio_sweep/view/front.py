@@ -63,14 +63,19 @@ def front(study: StudyRecord) -> tuple[TrialRecord, ...]:
 
 
 def shown(
-    study: StudyRecord, points: Collection[int] | None = None, replicates: int = 0
+    study: StudyRecord,
+    points: Collection[int] | None = None,
+    replicates: int = 0,
+    baselines: Collection[str] = (),
 ) -> dict[str, str]:
     """What is worth a look: the front, and what it is compared with.
 
     Args:
         study: With its baselines.
         points: Numbers of the trials in place of the front; all of it when left out.
-        replicates: How many of each of these trials and of the seed net, as far as they are there.
+        replicates: How many of each of these trials, of the seed net and of `baselines`, as far as
+            they are there.
+        baselines: Names of those whose replicates are worth it, too.
 
     Returns:
         Keys of stored results by what they are filed under: a trial's number, the name of a
@@ -79,7 +84,8 @@ def shown(
     seed = [] if study.baseline is None else [study.baseline]
     trials = front(study) if points is None else [t for t in study.trials if t.number in points]
     wanted = {str(trial.number): trial.artifact for trial in trials}
-    again = {replicate_name(key, n + 1) for key in (SEED, *wanted) for n in range(replicates)}
+    repeated = (SEED, *baselines, *wanted)
+    again = {replicate_name(key, n + 1) for key in repeated for n in range(replicates)}
     beside = (*seed, *study.baselines, *(r for r in study.replicates if r.name in again))
     return wanted | {record.name: record.artifact for record in beside if record.artifact}
 

@@ -124,6 +124,8 @@ def test_a_changed_study_is_not_trained_again(finished: Finished, tmp_path: Path
         (["--margin", "0.1"], "go with `--confirm`"),
         (["--confirm", "2", "--margin", "-1"], "`--margin` must be 0 or more"),
         (["--confirm", "2", "--margin", "nan"], "`--margin` must be 0 or more"),
+        (["--baseline", "w8a8"], "`--baseline` must go with `--confirm`, but got w8a8 alone"),
+        (["--confirm", "2", "--baseline", "w8a8"], "with a result, [], but got 'w8a8'"),
         (["--workers", "2"], "must go with `--confirm` or `--test`"),
         (["--prune-cache", "--test"], "must stand alone"),
     ],

@@ -158,7 +158,7 @@ def repeated(paper_study: StudyRecord) -> StudyRecord:
 
 
 def test_a_trial_counts_for_none_of_its_replicates(repeated: StudyRecord) -> None:
-    found = confirmation(repeated, [3], 3)
+    found = confirmation(repeated, ["3"], 3)
     seed, trial = found.nets
     assert (seed.name, seed.seeds, seed.losses, seed.verdicts) == (SEED, 3, {}, {})
     assert (trial.name, trial.seeds) == ("3", 2)
@@ -175,38 +175,38 @@ def test_a_trial_counts_for_none_of_its_replicates(repeated: StudyRecord) -> Non
 def test_a_loss_is_judged_by_the_margin(
     repeated: StudyRecord, margin: float, expected: str
 ) -> None:
-    trial = confirmation(repeated, [0], 3, margin).nets[1]
+    trial = confirmation(repeated, ["0"], 3, margin).nets[1]
     assert trial.losses["validation_accuracy"].mean == pytest.approx(-0.01)
     assert trial.verdicts == {"validation_accuracy": expected}
-    worse = confirmation(repeated, [3], 3, margin).nets[1]
+    worse = confirmation(repeated, ["3"], 3, margin).nets[1]
     assert worse.verdicts["validation_accuracy"] in ("not within", "undecided")
 
 
 def test_a_metric_that_is_minimised_is_lost_upwards(repeated: StudyRecord) -> None:
     error = replace(repeated.objectives[0], maximize=False)
     turned = replace(repeated, objectives=(error, *repeated.objectives[1:]))
-    loss = confirmation(turned, [0], 3).nets[1].losses["validation_accuracy"]
+    loss = confirmation(turned, ["0"], 3).nets[1].losses["validation_accuracy"]
     assert loss.mean == pytest.approx(0.01)
 
 
 def test_costs_are_told_with_their_range(repeated: StudyRecord) -> None:
-    costs = confirmation(repeated, [0], 3).nets[1].costs
+    costs = confirmation(repeated, ["0"], 3).nets[1].costs
     assert costs["size_bytes"] == Estimate(mean=45_333.0, low=41_000.0, high=50_000.0)
     assert list(costs) == ["size_bytes", "macs"]
 
 
 def test_only_as_many_replicates_count_as_are_asked_for(repeated: StudyRecord) -> None:
-    trial = confirmation(repeated, [0], 2).nets[1]
+    trial = confirmation(repeated, ["0"], 2).nets[1]
     assert trial.metrics["validation_accuracy"].mean == pytest.approx(0.81)
-    missing = confirmation(repeated, [1], 2).nets[1]
+    missing = confirmation(repeated, ["1"], 2).nets[1]
     assert (missing.seeds, missing.metrics, missing.losses, missing.costs) == (0, {}, {}, {})
 
 
 def test_all_that_is_stored_is_told_whatever_it_repeats(repeated: StudyRecord) -> None:
     found = stored(repeated)
-    assert found == confirmation(repeated, [0, 3], 3, None)
+    assert found == confirmation(repeated, ["0", "3"], 3, None)
     assert found is not None and all(not net.verdicts for net in found.nets)
-    assert stored(repeated, 2, 0.05) == confirmation(repeated, [0, 3], 2, 0.05)
+    assert stored(repeated, 2, 0.05) == confirmation(repeated, ["0", "3"], 2, 0.05)
     assert stored(replace(repeated, replicates=())) is None
 
 
@@ -215,7 +215,7 @@ def test_test_data_have_a_table_of_their_own_once_they_were_looked_at(
 ) -> None:
     def titles(study: StudyRecord) -> list[str]:
         return [
-            str(table.title) for table in confirmation_tables(study, confirmation(study, [0], 3))
+            str(table.title) for table in confirmation_tables(study, confirmation(study, ["0"], 3))
         ]
 
     assert titles(repeated) == ["digits-size: 3 other seeds each, validation data"]
@@ -224,13 +224,13 @@ def test_test_data_have_a_table_of_their_own_once_they_were_looked_at(
     )
     after = replace(repeated, replicates=tested)
     assert titles(after)[1:] == ["digits-size: 3 other seeds each, test data"]
-    trial = confirmation(after, [0], 3).nets[1]
+    trial = confirmation(after, ["0"], 3).nets[1]
     assert trial.verdicts["test_accuracy"] == "within"
 
 
 def test_the_table_shows_every_number_on_a_narrow_terminal(repeated: StudyRecord) -> None:
     console = Console(width=80)
-    found = confirmation(repeated, [0, 3], 3)
+    found = confirmation(repeated, ["0", "3"], 3)
     with console.capture() as capture:
         console.print(*confirmation_tables(repeated, found))
     text = capture.get()
@@ -240,7 +240,7 @@ def test_the_table_shows_every_number_on_a_narrow_terminal(repeated: StudyRecord
 
 
 def test_json_is_strict_and_says_null_where_nothing_is_known(repeated: StudyRecord) -> None:
-    found = confirmation_json(confirmation(repeated, [3], 1, 0.02))
+    found = confirmation_json(confirmation(repeated, ["3"], 1, 0.02))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert (found["replicates"], found["level"], found["margin"]) == (1, 0.95, 0.02)
     assert found["nets"]["3"] == {
