@@ -10,10 +10,8 @@ mix; workers on other machines have them with the environment.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-from torch import nn
 
 from costs import size_bytes
 from plinio_sweep import (
@@ -33,9 +31,7 @@ from plinio_sweep import (
     uniform,
 )
 from plinio_sweep.sweep.baseline import PAPER_LAMBDAS
-from plinio_sweep.train.recipe import cosine
-
-Net = Callable[[], nn.Module]
+from plinio_sweep.train.recipe import NetFn, cosine
 
 VARIABLE = "PLINIO_SWEEP_PRESET"
 EPOCHS_VARIABLE = "PLINIO_SWEEP_EPOCHS"
@@ -102,7 +98,7 @@ class Preset:
 
     @property
     def beside_choices(self) -> tuple[Baseline, ...]:
-        """What a net of choices is compared with."""
+        """What a search among choices is compared with, on the same net of choices."""
         return (*free_choice(), *grid(SuperNetSettings(), self.lambdas))
 
 
@@ -194,8 +190,8 @@ def layered(
     )
 
 
-def chosen_layers(plain: Sweep, name: str, net: Net, preset: Preset) -> Sweep:
-    """The study of the same task on a net of choices.
+def chosen_layers(plain: Sweep, name: str, net: NetFn, preset: Preset) -> Sweep:
+    """The study of the same task on a net of choices, beside the net of layers.
 
     Args:
         plain: The study of a net of layers.
@@ -203,10 +199,13 @@ def chosen_layers(plain: Sweep, name: str, net: Net, preset: Preset) -> Sweep:
         net: Makes the net of choices.
         preset: How much of everything.
     """
+    space = preset.space(CHOICES_TOO)
+    layers = (replace(b, net=plain.task.net) for b in preset.beside_channels(space))
     return replace(
         plain,
         name=name,
         task=replace(plain.task, net=net),
-        space=preset.space(CHOICES_TOO),
-        baselines=preset.beside_choices,
+        space=space,
+        baselines=(*layers, *preset.beside_choices),
+        reference=plain.task.net,
     )

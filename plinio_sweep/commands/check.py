@@ -14,7 +14,7 @@ from plinio_sweep.settings import load_settings
 from plinio_sweep.store.opening import open_store
 from plinio_sweep.sweep.ground import ground_of
 from plinio_sweep.sweep.node import seed_net
-from plinio_sweep.sweep.stage import Ground, Stage
+from plinio_sweep.sweep.stage import Ground, Plan, Stage
 from plinio_sweep.sweep.study import Sweep
 from plinio_sweep.train.loop import fit
 from plinio_sweep.train.pressure import Pressure
@@ -32,12 +32,12 @@ def check_study(path: Path) -> None:
     settings = load_settings(path)
     ground = ground_of(sweep, settings, open_store(settings))
     net, example = seed_net(ground), ground.data.example()
-    report = cost_of(net, example, sweep.models)
+    report = cost_of(seed_net(ground.on(sweep.reference)), example, sweep.models)
     details: dict[str, str] = {}
-    for what, stages in _tries(sweep).items():
+    for what, plan in _tries(sweep).items():
         try:
             # A baseline may have settings of its own, of which the tables below show nothing.
-            details = _try(sweep, ground, stages) | details
+            details = _try(sweep, ground.on(plan.net), plan.stages) | details
         except Exception as error:
             raise ValueError(
                 f"One step of {what} must run, but raised {type(error).__name__}: "
@@ -61,15 +61,19 @@ def _sizes(data: Splits) -> str:
     return ", ".join(f"{len(data.part(n))} {n}" for n in ("train", "validation", "test"))
 
 
-def _tries(sweep: Sweep) -> dict[str, tuple[Stage, ...]]:
-    """The stages of each order at default settings, then those of each baseline."""
+def _tries(sweep: Sweep) -> dict[str, Plan]:
+    """A plan of each order at default settings, then that of each baseline."""
     orders = {
         f"order {order!r}": tuple(
             Stage(method=METHODS[name](), strength=1.0) for name in order.split(">")
         )
         for order in sweep.space.orders
     }
-    return orders | {f"baseline {b.name!r}": b.stages for b in sweep.baselines}
+    plans = {what: Plan(stages=stages, seed=sweep.seed) for what, stages in orders.items()}
+    return plans | {
+        f"baseline {b.name!r}": Plan(stages=b.stages, seed=sweep.seed, net=b.net)
+        for b in sweep.baselines
+    }
 
 
 def _try(sweep: Sweep, ground: Ground, stages: tuple[Stage, ...]) -> dict[str, str]:

@@ -41,7 +41,7 @@ def counted(path: Path, artifacts: Mapping[str, str], bits: str | None) -> Hardw
 
 
 def _cells(sweep: Sweep, folder: Path, models: Mapping[str, CostModel]) -> dict[str, Cell]:
-    net, example = load_structure(sweep.task.net, folder)
+    net, example = load_structure(sweep.nets, folder)
     found: dict[str, Cell] = {}
     for name, model in models.items():
         try:

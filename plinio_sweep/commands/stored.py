@@ -63,7 +63,7 @@ def stored_net(sweep: Sweep, path: Path, number: int) -> tuple[nn.Module, tuple[
     settings = load_settings(path)
     trial = complete_trial(read_study(path, settings), number)
     folder = folder_of(trial.artifact, f"trial {number}", settings, open_store(settings))
-    return load_structure(sweep.task.net, folder)
+    return load_structure(sweep.nets, folder)
 
 
 def rescored(
@@ -124,5 +124,5 @@ def rescored(
 
 
 def _report(sweep: Sweep, folder: Path, models: Mapping[str, CostModel]) -> CostReport:
-    net, example = load_structure(sweep.task.net, folder)
+    net, example = load_structure(sweep.nets, folder)
     return cost_of(net, example, models)

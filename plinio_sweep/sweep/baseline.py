@@ -1,7 +1,8 @@
 """What a front is compared with: plans that are fixed, trained beside the trials, never chosen.
 
-Each is a plan like those of trials, so it shares their warm-up and whatever else begins alike. The
-seed net, trained like a trial of one stage, is one by itself and always there.
+Each is a plan like those of trials, so it shares their warm-up and whatever else begins alike, with
+other studies, too. The seed net, trained like a trial of one stage, is one by itself and always
+there.
 
 Bits, strengths and sparsities below are those of the literature:
 
@@ -22,6 +23,7 @@ from plinio_sweep.methods.search import Method
 from plinio_sweep.methods.supernet import SuperNetSettings
 from plinio_sweep.sweep.result import SEED
 from plinio_sweep.sweep.stage import Stage
+from plinio_sweep.train.recipe import NetFn
 
 PAPER_LAMBDAS = tuple(10.0**-power for power in range(2, 11))
 
@@ -34,6 +36,7 @@ class Baseline:
         name: Its own within the study; no number, not "seed" and without "#".
         family: Of the series in plots that it belongs to; its name when left out.
         stages: What is done, in order, after the warm-up.
+        net: Makes the net that it starts from; that of the study when left out.
 
     Raises:
         ValueError: For a name that is taken, and without a stage.
@@ -42,6 +45,7 @@ class Baseline:
     name: str
     stages: tuple[Stage, ...]
     family: str = ""
+    net: NetFn | None = None
 
     def __post_init__(self) -> None:
         taken = self.name == SEED or self.name.isdigit() or "#" in self.name
@@ -149,17 +153,19 @@ def longer(stages: int, *baselines: Baseline) -> tuple[Baseline, ...]:
 
     Example:
         >>> [baseline.name for baseline in longer(1, *uniform(8))]
-        ['float, longer', 'w8a8, longer']
+        ['float +1 stage', 'w8a8 +1 stage']
     """
     if stages < 1:
         raise ValueError(f"`stages` must be 1 or more, but got {stages}; leave these out.")
     idle = Stage(method=L1Settings(sparsity=0.0))
+    more = f"+{stages} stage{'s' if stages > 1 else ''}"
     float_net = Baseline(name="float", family="seed", stages=(idle,))
     return tuple(
         Baseline(
-            name=f"{baseline.name}, longer",
+            name=f"{baseline.name} {more}",
             family=f"{baseline.family}, longer",
             stages=(*(idle,) * stages, *baseline.stages),
+            net=baseline.net,
         )
         for baseline in (float_net, *baselines)
     )

@@ -291,7 +291,8 @@ class Worker:
         accept = self.accept_drift
         self._patiently(lambda: check_data(self.study, self.settings, ground, accept=accept))
         # Now, not after minutes of training: does the net run on the data, can it be traced?
-        cost_of(seed_net(ground), ground.data.example(), ground.models)
+        for make in self.sweep.nets:
+            cost_of(seed_net(ground.on(make)), ground.data.example(), ground.models)
         self._known = ground
         return ground
 

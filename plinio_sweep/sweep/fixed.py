@@ -77,10 +77,11 @@ class FixedPlans:
         Raises:
             KeyError: When the study has none.
         """
+        sweep = self.sweep
         if name == SEED:
-            return Plan(stages=(), seed=self.sweep.seed)
-        stages = {baseline.name: baseline.stages for baseline in self.sweep.baselines}[name]
-        return Plan(stages=stages, seed=self.sweep.seed)
+            return Plan(stages=(), seed=sweep.seed, net=sweep.reference)
+        baseline = {baseline.name: baseline for baseline in sweep.baselines}[name]
+        return Plan(stages=baseline.stages, seed=sweep.seed, net=baseline.net)
 
     def train_seed(self, ground: Ground) -> None:
         """Makes sure that there is a result of the seed net.

@@ -49,4 +49,5 @@ def ground_of(
         device=device,
         leases=leases,
         checkpoint=settings.checkpoint,
+        nets=sweep.nets[1:],
     )

@@ -51,7 +51,7 @@ class Node:
 
 def path_of(ground: Ground, plan: Plan, warmup_seed: int) -> tuple[Node, ...]:
     """The nodes of `plan` in their order, the evaluation last."""
-    recipe = ground.recipe
+    ground, recipe = ground.on(plan.net), ground.recipe
     nodes = [
         Node(
             kind="warmup",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from plinio_sweep.train.checkpoints import Checkpoints, Mirror
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate, fit, restore_norms, shuffled
 from plinio_sweep.train.pressure import Pressure, Source
-from plinio_sweep.train.recipe import Phase, Recipe, Splits, Task
+from plinio_sweep.train.recipe import NetFn, Phase, Recipe, Splits, Task
 
 # Raised when training changes what equal settings lead to: old results are then no longer ours.
 CODE_VERSION = 5
@@ -162,10 +162,12 @@ class Plan:
         stages: In their order.
         seed: What the seeds of all stages follow from. Trials of a study have it in common: where
             the first stages of two plans are the same, so is their training.
+        net: Makes the net that it starts from; that of the task when left out.
     """
 
     stages: tuple[Stage, ...]
     seed: int
+    net: NetFn | None = None
 
     @property
     def order(self) -> str:
@@ -187,6 +189,7 @@ class Ground:
         device: Of all training.
         leases: Who trains what; the locks of the store when left out.
         checkpoint: Least time between two checkpoints of a training [s].
+        nets: Makers of other nets that some plan of the study starts from.
     """
 
     task: Task
@@ -198,6 +201,16 @@ class Ground:
     device: torch.device
     leases: Leases | None = None
     checkpoint: float = 10.0
+    nets: tuple[NetFn, ...] = ()
+
+    def on(self, net: NetFn | None) -> Ground:
+        """The same for plans that start from `net`; itself for those that start from its own."""
+        if net is None or net is self.task.net:
+            return self
+        own = self.task.net
+        other = replace(self, task=replace(self.task, net=net), nets=(own, *self.nets))
+        vars(other)["data_identity"] = self.data_identity  # each byte is read once
+        return other
 
     @cached_property
     def parts(self) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from plinio_sweep.sweep.definition import describe
 from plinio_sweep.sweep.result import Objective
 from plinio_sweep.sweep.space import Space
 from plinio_sweep.train.pressure import Budget, Source
-from plinio_sweep.train.recipe import Recipe, Task
+from plinio_sweep.train.recipe import NetFn, Recipe, Task
 
 if TYPE_CHECKING:
     import optuna
@@ -43,6 +43,8 @@ class Sweep:
         limits: Upper bounds by metric or cost; {"-accuracy": -0.9} is a lower one.
         costs: Cost models of one's own, beside the built-in ones.
         baselines: Fixed plans that are trained and drawn beside the front.
+        reference: Makes the seed net that the front is measured by, where that is not the net that
+            is searched: a net of choices is no net that anybody would ship.
         trials: How many in all.
         seed: Of everything random.
         sampler: Makes Optuna's sampler from a seed.
@@ -60,6 +62,7 @@ class Sweep:
     limits: Mapping[str, float] = field(default_factory=dict)
     costs: tuple[CostModel, ...] = ()
     baselines: tuple[Baseline, ...] = ()
+    reference: NetFn | None = None
     trials: int = 100
     seed: int = 0
     sampler: SamplerFn = tpe
@@ -149,11 +152,22 @@ class Sweep:
             return Objective(name=bare, maximize=maximize, kind="metric")
         return Objective(name=bare, maximize=maximize, kind="cost", unit=self.models[bare].unit)
 
+    @property
+    def nets(self) -> tuple[NetFn, ...]:
+        """Makers of all nets that some plan starts from, that of the task first."""
+        others = (self.reference, *(baseline.net for baseline in self.baselines))
+        # By identity, as a callable may be none that can be hashed.
+        every = {id(make): make for make in (self.task.net, *others) if make is not None}
+        return tuple(every.values())
+
     def definition(self) -> dict[str, Any]:
         """All that makes this study what it is, as JSON; trials and baselines may be added."""
         record: dict[str, Any] = describe(self)
-        if not self.space.first:  # studies that were begun before it was known are still the same
+        # Studies that were begun before these were known are still the same.
+        if not self.space.first:
             del record["space"]["first"]
+        if self.reference is None:
+            del record["reference"]
         free = ("trials", "baselines", "record")
         return {key: value for key, value in record.items() if key not in free}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 from plinio_sweep.graph.count import cost_of
 from plinio_sweep.graph.trace import Inputs
 from plinio_sweep.methods import METHODS
+from plinio_sweep.sweep.definition import describe
 from plinio_sweep.sweep.files import load_json, load_weights, save_json, save_weights
 from plinio_sweep.sweep.node import Outcome, once, outcome_of
 from plinio_sweep.sweep.path import Node, path_of
@@ -23,6 +24,7 @@ from plinio_sweep.sweep.shipped import shipped
 from plinio_sweep.sweep.stage import Ground, Plan, StageOutcome
 from plinio_sweep.train.history import Epoch
 from plinio_sweep.train.loop import Watch, evaluate
+from plinio_sweep.train.recipe import NetFn
 
 
 def run_trial(
@@ -43,6 +45,7 @@ def run_trial(
         DivergedError: When a loss is not finite.
         ValueError: When a stored file is damaged.
     """
+    ground = ground.on(plan.net)
     path = path_of(ground, plan, warmup_seed)
     end = path[-1]
     folder = ground.store.find(end.key)
@@ -224,7 +227,7 @@ def read_result(folder: Path) -> TrialResult:
     return TrialResult(**stored | {"layers": tuple(stored["layers"]), "phases": phases})
 
 
-def rebuild(make: Callable[[], nn.Module], architecture: Mapping[str, Any]) -> nn.Module:
+def rebuild(make: NetFn, architecture: Mapping[str, Any]) -> nn.Module:
     """The net that `architecture` describes, made from the seed net, with any weights.
 
     Args:
@@ -248,27 +251,36 @@ def example_of(architecture: Mapping[str, Any]) -> Inputs:
     )
 
 
-def load_structure(make: Callable[[], nn.Module], folder: Path) -> tuple[nn.Module, Inputs]:
-    """The exported net of a stored trial with any weights, in eval mode, and example inputs.
+def load_structure(nets: Sequence[NetFn], folder: Path) -> tuple[nn.Module, Inputs]:
+    """The exported net of a stored result with any weights, in eval mode, and example inputs.
 
     Args:
-        make: Makes the seed net.
-        folder: Of the trial.
+        nets: Makers of all nets that plans start from, the task's first.
+        folder: Of the result.
 
     Raises:
         ValueError: When the file is damaged.
     """
     architecture = load_json(folder / "architecture.json")
-    return rebuild(make, architecture).eval(), example_of(architecture)
+    return rebuild(_maker(nets, architecture), architecture).eval(), example_of(architecture)
 
 
 def load_net(ground: Ground, folder: Path) -> nn.Module:
-    """The exported net of a stored trial, in eval mode.
+    """The exported net of a stored result, in eval mode.
 
     Raises:
         ValueError: When a file is damaged or belongs to another net.
     """
     architecture = load_json(folder / "architecture.json")
-    net = rebuild(ground.task.net, architecture).to(ground.device)
+    make = _maker((ground.task.net, *ground.nets), architecture)
+    net = rebuild(make, architecture).to(ground.device)
     load_weights(net, folder)
     return net.eval()
+
+
+def _maker(nets: Sequence[NetFn], architecture: Mapping[str, Any]) -> NetFn:
+    """The one that `architecture` was made from; the first where none is as it was then."""
+    if len(nets) == 1:
+        return nets[0]
+    same = (make for make in nets if describe(make) == architecture["net"])
+    return next(same, nets[0])

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+NetFn = Callable[[], nn.Module]
 LossFn = Callable[[Any, Tensor], Tensor]  # outputs of the net, target -> 0-dim
 MetricFn = Callable[[Any, Tensor], Tensor | float]  # over a whole split at once
 # Inputs of a batch, as the net takes them, and what to draw from -> inputs of the same length.
@@ -201,7 +202,7 @@ class Task:
             it draws from its generator, which is on that device, too, follows from the seed.
     """
 
-    net: Callable[[], nn.Module]
+    net: NetFn
     data: Callable[[], Splits]
     loss: LossFn
     metrics: Mapping[str, MetricFn] = field(default_factory=dict)

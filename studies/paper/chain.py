@@ -35,7 +35,7 @@ from plinio_sweep.settings import load_settings  # noqa: E402
 from plinio_sweep.sweep.reading import read_study  # noqa: E402
 from plinio_sweep.sweep.result import BaselineRecord, StudyRecord  # noqa: E402
 from plinio_sweep.sweep.storage import StorageError  # noqa: E402
-from presets import Net  # noqa: E402
+from plinio_sweep.train.recipe import NetFn  # noqa: E402
 
 NAME, PRESET = icl_resnet8.NAME, icl_resnet8.PRESET
 POINT_VARIABLE = "PLINIO_SWEEP_POINT"
@@ -44,7 +44,7 @@ ACCURACY = "validation_accuracy"
 
 def figure(
     name: str,
-    net: Net,
+    net: NetFn,
     order: str,
     *,
     first: tuple[Stage, ...] = (),
@@ -68,6 +68,7 @@ def figure(
         task=replace(icl_resnet8.TASK, net=net),
         space=Space(orders=(order,), strength=strength, first=first),
         baselines=tuple(_behind(first, baseline) for baseline in beside),
+        reference=icl_resnet8.TASK.net,
         trials=len(PRESET.lambdas),
     )
 

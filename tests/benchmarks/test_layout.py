@@ -49,14 +49,14 @@ def test_layout(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     plain, choices, shape, classes = NETS[name]
-    split = Split((torch.randn(4096, *shape),), torch.randint(classes, (4096,)))
+    split = Split((torch.randn(1024, *shape),), torch.randint(classes, (1024,)))
     data = Splits(train=split, validation=split, test=split)
     task = Task(net=plain, data=lambda: data, loss=F.cross_entropy, metrics={"accuracy": accuracy})
     own = loop.channels_last
 
     def epoch(net: nn.Module, layout: Callable[..., Any]) -> None:
         monkeypatch.setattr(loop, "channels_last", layout)
-        loop.fit(net, data, task, Phase(epochs=1), name=name, batch_size=128, seed=0)
+        loop.fit(net, data, task, Phase(epochs=1), name=name, batch_size=32, seed=0)
 
     def opened(method: Method | None) -> nn.Module:
         if method is None:

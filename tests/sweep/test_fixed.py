@@ -65,20 +65,20 @@ def test_what_is_trained_longer_has_the_epochs_of_a_chain(settings: Settings) ->
     worker = make_worker(settings, replace(sweep, baselines=beside), target=1, say=events.append)
     worker.work()
     found = {b.name: b for b in worker.record().baselines}
-    assert list(found) == ["w8a8", "float, longer", "w8a8, longer"]
+    assert list(found) == ["w8a8", "float +1 stage", "w8a8 +1 stage"]
     epochs = {name: sum(phase.epochs for phase in b.phases) for name, b in found.items()}
     recipe = sweep.recipe
     stage = recipe.search.epochs + recipe.finetune.epochs
     assert epochs["w8a8"] == recipe.warmup.epochs + stage
-    assert epochs["float, longer"] == epochs["w8a8, longer"] == recipe.warmup.epochs + 2 * stage
+    assert epochs["float +1 stage"] == epochs["w8a8 +1 stage"] == recipe.warmup.epochs + 2 * stage
     # Nothing is pruned, and bytes are those of the bits.
     seed = worker.record().baseline
     assert seed is not None
-    assert found["float, longer"].costs == seed.costs
-    assert found["w8a8, longer"].costs == found["w8a8"].costs
+    assert found["float +1 stage"].costs == seed.costs
+    assert found["w8a8 +1 stage"].costs == found["w8a8"].costs
     # What both begin with is trained once.
     reused = {e["name"]: e["reused_epochs"] for e in events if e["event"] == "baseline"}
-    assert reused["w8a8, longer"] == recipe.warmup.epochs + stage
+    assert reused["w8a8 +1 stage"] == recipe.warmup.epochs + stage
 
 
 def test_no_stage_is_no_longer() -> None:
