@@ -110,11 +110,12 @@ def export_trial(path: Path, number: int, wish: Wish) -> None:
 
 def _read(path: Path, number: int) -> _Point:
     settings = load_settings(path)
-    record = read_study(path, settings)
+    sweep = load_study(path)
+    record = read_study(path, settings, sweep.name)
     trial = complete_trial(record, number)
     store = open_store(settings)
     folder = folder_of(trial.artifact, f"trial {number}", settings, store)
-    ground = ground_of(load_study(path), settings, store)
+    ground = ground_of(sweep, settings, store)
     net = load_net(ground, folder)
     return _Point(
         study=record.name,

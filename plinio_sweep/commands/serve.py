@@ -13,6 +13,7 @@ import optuna
 
 from plinio_sweep.commands.mlflow_page import mlflow_page
 from plinio_sweep.commands.panels import look_into
+from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
 from plinio_sweep.sweep.reading import read_study, record_of
 from plinio_sweep.sweep.storage import explained, open_storage
@@ -57,7 +58,7 @@ def serve_study(path: Path, address: Address) -> None:
             "The dashboard must be installed, but is not: pip install 'plinio-sweep[dashboard]'."
         )
     settings = load_settings(path)
-    record = read_study(path, settings)
+    record = read_study(path, settings, named=lambda: load_study(path).name)
     storage = open_storage(settings, create=False)
     with explained(settings), ExitStack() as stack:
         study = optuna.load_study(study_name=record.name, storage=storage)

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from plinio_sweep.commands.run import print_front
+from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
 from plinio_sweep.sweep.reading import read_study
 from plinio_sweep.sweep.result import StudyRecord, TrialRecord
@@ -103,7 +104,7 @@ def show_study(path: Path, wish: Wish) -> None:
     settings = load_settings(path)
 
     def read() -> StudyRecord:
-        record = read_study(path, settings)
+        record = read_study(path, settings, named=lambda: load_study(path).name)
         if wish.models:
             from plinio_sweep.commands.stored import rescored
 

@@ -61,7 +61,7 @@ def stored_net(sweep: Sweep, path: Path, number: int) -> tuple[nn.Module, tuple[
         ValueError: When there is no such complete trial, or its artefact is gone.
     """
     settings = load_settings(path)
-    trial = complete_trial(read_study(path, settings), number)
+    trial = complete_trial(read_study(path, settings, sweep.name), number)
     folder = folder_of(trial.artifact, f"trial {number}", settings, open_store(settings))
     return load_structure(sweep.nets, folder)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,17 @@ _STATES: Mapping[optuna.trial.TrialState, State] = {
 }
 
 
-def read_study(path: Path, settings: Settings, name: str | None = None) -> StudyRecord:
+def read_study(
+    path: Path, settings: Settings, name: str | None = None, named: Callable[[], str] | None = None
+) -> StudyRecord:
     """The stored study of the file at `path`.
 
     Args:
         path: Of the study file.
         settings: Where it is stored.
-        name: Of the study, for one whose file computes it; else the last that the file started.
+        name: Of the study, for one whose file computes it.
+        named: Finds that name, where `name` is left out and the file has started several studies;
+            without it the last of them is taken.
 
     Raises:
         StorageError: When it was never started or its database can't be used.
@@ -47,7 +51,7 @@ def read_study(path: Path, settings: Settings, name: str | None = None) -> Study
     storage = open_storage(settings, create=False)
     with explained(settings):
         names = [s.study_name for s in optuna.get_all_study_summaries(storage)]
-        name = written or _name_by_file(path, storage)
+        name = written or _name_by_file(path, storage, named)
         if name not in names:
             raise StorageError(
                 f"The study must have been started, but the database holds {names} and not "
@@ -78,11 +82,16 @@ def study_name(path: Path) -> str | None:
     return None
 
 
-def _name_by_file(path: Path, storage: Any) -> str | None:
-    for summary in reversed(optuna.get_all_study_summaries(storage)):
-        if summary.user_attrs.get("file") == path.name:
-            return summary.study_name
-    return None
+def _name_by_file(path: Path, storage: Any, named: Callable[[], str] | None) -> str | None:
+    started = [
+        summary.study_name
+        for summary in optuna.get_all_study_summaries(storage)
+        if summary.user_attrs.get("file") == path.name
+    ]
+    # To run the file takes seconds: only where it says what nothing else does.
+    if len(started) > 1 and named is not None:
+        return named()
+    return started[-1] if started else None
 
 
 def record_of(study: optuna.Study, folder: Path) -> StudyRecord:

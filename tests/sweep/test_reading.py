@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -116,6 +117,11 @@ def test_a_computed_name_is_found_by_its_file(settings: Settings, tmp_path: Path
     open_study(tiny.sweep, settings, file="some_study.py")
     path = written(tmp_path, "sweep = make()\n")
     assert read_study(path, settings).name == "tiny"
+    # Of several the file itself says which is meant, and it is run for nothing less.
+    assert read_study(path, settings, named=lambda: pytest.fail("was run")).name == "tiny"
+    open_study(replace(tiny.sweep, name="later"), settings, file="some_study.py")
+    assert read_study(path, settings, named=lambda: "tiny").name == "tiny"
+    assert read_study(path, settings).name == "later"
 
 
 @pytest.mark.parametrize("text", ["Sweep(name='other')\n", "sweep = make()\n"])
