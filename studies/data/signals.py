@@ -21,7 +21,7 @@ def imu_watch(most: int | None = None) -> Splits:
     References:
         Burns et al., "Shoulder physiotherapy exercise recognition", 2018 (arXiv 1802.01489).
     """
-    found = archive("imu_watch_128x6.npz", "The signals of watches")
+    found = archive("imu_watch_128x6.npz", "The signals of watches", "subject_train")
     kept, test = _channels_first(pair(found, "train")), _channels_first(pair(found, "test"))
     out = held_groups(texts(found, "subject_train"), 0.3)
     mean = kept[0][~out].mean((0, 2), keepdim=True)

@@ -15,6 +15,7 @@ from plinio_sweep.train.sealed import seal, unseal
 
 FOLDER = "PLINIO_SWEEP_DATA"
 CACHE = "PLINIO_SWEEP_DATA_CACHE"
+WAY = "copy that file there"  # to get what nobody publishes
 Decode = Callable[[Sequence[Path]], Mapping[str, Tensor]]
 
 
@@ -25,7 +26,7 @@ def place(name: str) -> Path | None:
     return path if path is not None and path.exists() else None
 
 
-def needed(name: str, title: str, way: str = "copy that file there") -> Path:
+def needed(name: str, title: str, way: str = WAY) -> Path:
     """The file or folder `name` of the data folder, which holds `title`.
 
     Raises:
@@ -47,7 +48,19 @@ def missing(title: str, names: Sequence[str], way: str) -> FileNotFoundError:
     )
 
 
-def decoded(name: str, sources: Sequence[Path], decode: Decode) -> Mapping[str, Tensor]:
+def broken(rule: str, found: str, way: str) -> ValueError:
+    """What to raise where a data set breaks `rule` by what was `found`; `way` says how to get it.
+
+    Example:
+        >>> broken("A page must be whole", "p.html is empty", "download it")
+        ValueError('A page must be whole, but p.html is empty; download it anew.')
+    """
+    return ValueError(f"{rule}, but {found}; {way} anew.")
+
+
+def decoded(
+    name: str, sources: Sequence[Path], decode: Decode, way: str = "unpack it there"
+) -> Mapping[str, Tensor]:
     """What `decode` makes of `sources`, kept under a checksum for the next time.
 
     It is made anew when a source has another size or time, when the code that decodes is another,
@@ -57,6 +70,7 @@ def decoded(name: str, sources: Sequence[Path], decode: Decode) -> Mapping[str, 
         name: Of the file that it is kept in; sources in another folder have another file.
         sources: All files that are read.
         decode: Makes tensors of them.
+        way: Says how to get the data set.
 
     Raises:
         FileNotFoundError: When there are no sources.
@@ -64,7 +78,7 @@ def decoded(name: str, sources: Sequence[Path], decode: Decode) -> Mapping[str, 
     if not sources:
         raise FileNotFoundError(
             f"The folder of {name} in {FOLDER} must hold the files of the data set, but holds none "
-            f"of them; unpack it there anew."
+            f"of them; {way} anew."
         )
     root = Path(os.path.commonpath([path.resolve() for path in sources]))
     files = [(path.resolve().relative_to(root).as_posix(), path.stat()) for path in sources]

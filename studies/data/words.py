@@ -58,7 +58,7 @@ def speech_commands(most: int | None = None) -> Splits:
             f"download https://download.tensorflow.org/data/{FOLDER}.tar.gz and unpack it into a "
             f"folder of that name",
         )
-    arrays = archive(ARCHIVE, "Speech Commands")
+    arrays = archive(ARCHIVE, "Speech Commands", "spk_train")
     kept, test = pair(arrays, "train"), pair(arrays, "test")
     out = held_groups(texts(arrays, "spk_train"), 0.15)
     return _scaled(validated(_spectra(kept), out, _spectra(test), most))
@@ -66,14 +66,14 @@ def speech_commands(most: int | None = None) -> Splits:
 
 def three_words(most: int | None = None) -> Splits:
     """Bed, cat and happy, in the published parts; see `speech_commands`."""
-    found = archive("kws3_mfcc.npz", "The spectra of three words")
+    found = archive("kws3_mfcc.npz", "The spectra of three words", "x_val", "y_val")
     parts = [_spectra(pair(found, part)) for part in ("train", "val", "test")]
     return _scaled(in_parts(parts[0], parts[1], parts[2], most))
 
 
 def spoken_digits(most: int | None = None) -> Splits:
     """Ten digits by six speakers, who are in all parts; see `speech_commands`."""
-    found = archive("fsdd_mfcc.npz", "The spectra of spoken digits")
+    found = archive("fsdd_mfcc.npz", "The spectra of spoken digits", "spk_train")
     kept, test = _spectra(pair(found, "train")), _spectra(pair(found, "test"))
     strata = list(zip(kept[1].tolist(), texts(found, "spk_train"), strict=True))
     return _scaled(validated(kept, held_out(strata, 0.1), test, most))

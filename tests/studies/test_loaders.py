@@ -252,6 +252,56 @@ def test_windows_of_a_watch_are_split_by_person_and_scaled(folder: Path) -> None
     assert torch.corrcoef(pair)[0, 1] > 0.99999
 
 
+def cut_off(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def flipped(data: bytes) -> bytes:
+    """With one bit of a number in the middle turned."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def emptied(data: bytes) -> bytes:
+    return b""
+
+
+def page(data: bytes) -> bytes:
+    return b"<!DOCTYPE html><title>404</title>"
+
+
+@pytest.mark.parametrize(
+    ("damage", "state"),
+    [
+        (cut_off, "is cut off or damaged"),
+        (flipped, "is cut off or damaged"),
+        (emptied, "is empty"),
+        (page, "is of another kind, like a page of the web"),
+    ],
+)
+def test_an_archive_that_is_not_whole_is_refused(
+    damage: Callable[[bytes], bytes], state: str, folder: Path
+) -> None:
+    published.write_watch(folder)
+    path = folder / "imu_watch_128x6.npz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match="The signals of watches") as caught:
+        imu_watch()
+    assert is_sentence(caught.value)
+    assert f"but {path} {state}; copy that file there anew" in str(caught.value)
+
+
+def test_an_archive_without_an_array_is_refused(folder: Path) -> None:
+    arrays = published.write_watch(folder)
+    del arrays["y_test"], arrays["subject_train"]
+    path = folder / "imu_watch_128x6.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="x_train, y_train") as caught:
+        imu_watch()
+    assert is_sentence(caught.value)
+    assert f"but {path} lacks y_test, subject_train; copy" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("load", "name", "shape", "classes"),
     [
