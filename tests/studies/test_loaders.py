@@ -80,12 +80,36 @@ def test_batches_that_are_cut_off_are_refused(folder: Path) -> None:
     published.write_cifar10(folder)
     path = folder / "cifar-10-batches-bin" / "data_batch_3.bin"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"data_batch.*3073") as caught:
+    with pytest.raises(ValueError, match="images of 3073 bytes") as caught:
         cifar10()
     assert is_sentence(caught.value)
+    assert f"but {path} has 61459 bytes; download https://" in str(caught.value)
 
 
-def test_tiles_of_a_mosaic_are_images_row_by_row(folder: Path) -> None:
+def test_a_batch_that_is_missing_is_told(folder: Path) -> None:
+    published.write_cifar10(folder)
+    root = folder / "cifar-10-batches-bin"
+    for name in ("data_batch_5.bin", "test_batch.bin"):
+        (root / name).unlink()
+    with pytest.raises(ValueError, match=r"the files data_batch_1\.bin") as caught:
+        cifar10()
+    assert is_sentence(caught.value)
+    lacking = f"but {root} lacks data_batch_5.bin, test_batch.bin; download https://"
+    assert lacking in str(caught.value)
+
+
+def test_a_class_that_cifar_does_not_have_is_refused(folder: Path) -> None:
+    published.write_cifar10(folder)
+    path = folder / "cifar-10-batches-bin" / "data_batch_2.bin"
+    path.write_bytes(b"\x4d" + path.read_bytes()[1:])
+    with pytest.raises(ValueError, match="0 to 9") as caught:
+        cifar10()
+    assert is_sentence(caught.value)
+    assert f"but {path} has class 77; download https://" in str(caught.value)
+
+
+def write_mosaics(folder: Path) -> dict[str, np.ndarray]:
+    """An archive of 100 and 10 images of CIFAR-10; a hundred tiles of each part."""
     image = pytest.importorskip("PIL.Image")
     noise = np.random.default_rng(0)
     arrays, tiles = {}, {}
@@ -100,10 +124,38 @@ def test_tiles_of_a_mosaic_are_images_row_by_row(folder: Path) -> None:
         arrays[f"img_{part}_0"] = np.frombuffer(path.read_bytes(), dtype=np.uint8)
         arrays[f"y_{part}"] = np.arange(count, dtype=np.uint8) % 10
     np.savez(folder / "cifar10_exact_dev_40k_5k.npz", **arrays)
+    return tiles
+
+
+def test_tiles_of_a_mosaic_are_images_row_by_row(folder: Path) -> None:
+    tiles = write_mosaics(folder)
     data = cifar10()
     expected = torch.from_numpy(tiles["test"][:10]).permute(0, 3, 1, 2) / 255
     assert torch.equal(data.part("test").inputs[0], expected)
     assert [len(data.part(name)) for name in PARTS] == [90, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"img_train_0": np.zeros(9, np.uint8)}, "img_train_0 in {path} is cut off or none"),
+        ({"y_train": np.full(100, 10)}, "{path} has class 10"),
+        ({"y_test": np.zeros(101)}, "{path} has 100 for 101"),
+        ({"img_test_0": None}, "{path} lacks img_test_0"),
+    ],
+)
+def test_mosaics_that_are_not_those_of_cifar_are_refused(
+    change: dict[str, np.ndarray | None], found: str, folder: Path
+) -> None:
+    write_mosaics(folder)
+    path = folder / "cifar10_exact_dev_40k_5k.npz"
+    with np.load(path) as file:
+        arrays = {**file, **change}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(ValueError, match="must") as caught:
+        cifar10()
+    assert is_sentence(caught.value)
+    assert f"but {found.format(path=path)}; copy that file there anew" in str(caught.value)
 
 
 def test_photos_are_split_by_name_and_a_person_is_class_1(folder: Path) -> None:
@@ -125,6 +177,28 @@ def test_a_photo_of_another_size_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"wrong\.jpg has 96 by 95") as caught:
         visual_wake_words()
     assert is_sentence(caught.value)
+
+
+@pytest.mark.parametrize("length", [0, 100, 2_000])
+def test_a_photo_that_is_cut_off_is_refused(length: int, folder: Path) -> None:
+    pytest.importorskip("PIL.Image")
+    path = published.write_photos(folder) / "person" / "COCO_train2014_000000000007.jpg"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match="must be whole") as caught:
+        visual_wake_words()
+    assert is_sentence(caught.value)
+    assert f"but {path} is cut off or none; download https://" in str(caught.value)
+
+
+def test_photos_of_one_class_alone_are_refused(folder: Path) -> None:
+    pytest.importorskip("PIL.Image")
+    root = published.write_photos(folder, each=2)
+    for path in (root / "person").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="non_person and person") as caught:
+        visual_wake_words()
+    assert is_sentence(caught.value)
+    assert f"but {root} has none in person; download https://" in str(caught.value)
 
 
 # -- sounds ---------------------------------------------------------------------------------------
