@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.sound import MACHINE_BINS, machine_spectrum, read_wav
-from data.source import decoded, needed
+from data.sound import MACHINE_BINS, MACHINE_LEAST, machine_spectrum, read_wav
+from data.source import broken, decoded, needed
 from data.split import Pair, held_out, in_parts
 from plinio_sweep import Splits
 
 FOLDER = "ToyCar"
+WAY = "download dev_data_ToyCar.zip from https://zenodo.org/record/3678171 and unpack it there"
 FRAMES = 5  # of a window
 FEATURES = FRAMES * MACHINE_BINS
 KINDS = ("normal", "anomaly")  # 0 and 1
@@ -38,14 +39,17 @@ def toy_car(most: int | None = None) -> Splits:
 
     Raises:
         FileNotFoundError: When the data set is not there.
+        ValueError: When a part has no recordings, or one is damaged or of another kind.
 
     References:
         Koizumi et al., "DCASE 2020 challenge task 2", 2020 (arXiv 2006.05822).
     """
-    way = "download dev_data_ToyCar.zip from https://zenodo.org/record/3678171 and unpack it there"
-    folder = needed(f"{FOLDER}/", "ToyCar", way)
-    files = [path for part in ("train", "test") for path in (folder / part).glob("*.wav")]
-    found = decoded("toy-car", sorted(files), _spectra)
+    folder = needed(f"{FOLDER}/", "ToyCar", WAY)
+    of = {part: sorted((folder / part).glob("*.wav")) for part in ("test", "train")}
+    if empty := [part for part, files in of.items() if not files]:
+        rule = "ToyCar must have recordings in test and train"
+        raise broken(rule, f"{folder} has none in {' and '.join(empty)}", WAY)
+    found = decoded("toy-car", [*of["test"], *of["train"]], _spectra)
     heard = found["test.x"], found["test.y"]
     out = held_out([tuple(label) for label in heard[1].tolist()], 0.5)
     validation, test = ((heard[0][mask], heard[1][mask]) for mask in (out, ~out))
@@ -78,24 +82,26 @@ def _spectra(files: Sequence[Path]) -> Mapping[str, Tensor]:
     found: dict[str, Tensor] = {}
     for part in ("train", "test"):
         chosen = [path for path in files if path.parent.name == part]
-        if not chosen:
-            raise FileNotFoundError(
-                f"{FOLDER}/{part} must hold wav files, but holds none; unpack the data set anew."
-            )
-        # One by one: all samples at once would be seven times as large.
-        found[f"{part}.x"] = torch.stack([machine_spectrum(read_wav(path)) for path in chosen])
         found[f"{part}.y"] = torch.tensor([_label(path) for path in chosen])
+        # One by one: all samples at once would be seven times as large.
+        found[f"{part}.x"] = torch.stack([_spectrum(path) for path in chosen])
     return found
+
+
+def _spectrum(path: Path) -> Tensor:
+    samples = read_wav(path, WAY)
+    if len(samples) < MACHINE_LEAST:
+        rule = f"The sound of a machine must last {MACHINE_LEAST} samples at least"
+        raise broken(rule, f"{path} has {len(samples)}", WAY)
+    return machine_spectrum(samples)
 
 
 def _label(path: Path) -> tuple[int, int]:
     """Kind and car, of `anomaly_id_01_00000000.wav`."""
     words = path.stem.split("_")
     if len(words) != 4 or words[0] not in KINDS or not words[2].isdecimal():
-        raise ValueError(
-            f"Recordings of cars must be named like normal_id_01_00000000.wav, but got "
-            f"{path.name}; unpack the data set anew."
-        )
+        rule = "Recordings of cars must be named like normal_id_01_00000000.wav"
+        raise broken(rule, f"one is {path}", WAY)
     return KINDS.index(words[0]), int(words[2])
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.source import broken
+
 RATE = 16_000  # of all sounds here [Hz]
 FULL_SCALE = 2.0**15
 
@@ -26,29 +28,35 @@ FLOOR = 1e-6  # of a mel bin, whose logarithm is taken
 # Of machines: of 11 s the middle part, 200 frames of 128 bins each.
 MACHINE_WINDOW, MACHINE_HOP, MACHINE_BINS = 1024, 512, 128
 FIRST_FRAME, LAST_FRAME = 50, 250
+MACHINE_LEAST = (LAST_FRAME - 1) * MACHINE_HOP + MACHINE_WINDOW // 2  # of a sound [samples]
 MACHINE_FLOOR = 2.0**-52
 
 
-def read_wav(path: Path) -> Tensor:
+def read_wav(path: Path, way: str = "unpack the data set") -> Tensor:
     """`(S,)` samples of a recording, as whole numbers of 16 bit.
 
+    Args:
+        path: Of its file.
+        way: Says how to get it.
+
     Raises:
-        ValueError: When it is no 16-bit mono recording at 16 kHz.
+        ValueError: When it is no whole 16-bit mono recording at 16 kHz.
     """
     try:
         with wave.open(str(path)) as file:
             form = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
-            data = file.readframes(file.getnframes())
+            promised = file.getnframes()
+            data = file.readframes(promised)
     except (wave.Error, EOFError) as error:
-        raise ValueError(
-            f"A recording must be a wav file, but {path} is none: {str(error) or 'it is cut off'}; "
-            f"unpack the data set anew."
-        ) from error
+        reason = str(error) or "it is cut off"
+        rule = "A recording must be a wav file"
+        raise broken(rule, f"{path} is none: {reason}", way) from error
     if form != (1, 16, RATE):
-        raise ValueError(
-            f"A recording must have 1 channel of 16 bit at {RATE} Hz, but {path} has {form[0]} of "
-            f"{form[1]} bit at {form[2]} Hz; unpack the data set anew."
-        )
+        rule = f"A recording must have 1 channel of 16 bit at {RATE} Hz"
+        raise broken(rule, f"{path} has {form[0]} of {form[1]} bit at {form[2]} Hz", way)
+    if len(data) < 2 * promised:
+        rule = "A recording must be whole"
+        raise broken(rule, f"{path} is cut off at {len(data)} of {2 * promised} bytes", way)
     return torch.from_numpy(np.frombuffer(data, dtype="<i2").astype(np.int16))
 
 
@@ -93,14 +101,13 @@ def machine_spectrum(samples: Tensor) -> Tensor:
         >>> machine_spectrum(torch.zeros(2, 128000, dtype=torch.int16)).shape
         torch.Size([2, 200, 128])
     """
-    half = MACHINE_WINDOW // 2
-    first, last = FIRST_FRAME * MACHINE_HOP - half, (LAST_FRAME - 1) * MACHINE_HOP + half
-    if samples.shape[-1] < last:
+    first = FIRST_FRAME * MACHINE_HOP - MACHINE_WINDOW // 2
+    if samples.shape[-1] < MACHINE_LEAST:
         raise ValueError(
-            f"The sound of a machine must last {last} samples at least, but has "
+            f"The sound of a machine must last {MACHINE_LEAST} samples at least, but has "
             f"{samples.shape[-1]}; unpack the data set anew."
         )
-    sounds = samples[..., first:last].float() / FULL_SCALE
+    sounds = samples[..., first:MACHINE_LEAST].float() / FULL_SCALE
     frames = sounds.unfold(-1, MACHINE_WINDOW, MACHINE_HOP) * torch.hann_window(MACHINE_WINDOW)
     power = torch.fft.rfft(frames).abs().square()
     decibels: Tensor = 10 * (power @ _machine_filters() + MACHINE_FLOOR).log10()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data.archive import archive, pair, texts
 from data.sound import RATE, mfcc, one_second, read_wav
-from data.source import decoded, missing, place
+from data.source import broken, decoded, missing, place
 from data.split import Pair, held_groups, held_out, in_parts, part_of, rank, validated
 from plinio_sweep import Splits
 
@@ -28,6 +28,11 @@ SILENCE, UNKNOWN = len(WORDS), len(WORDS) + 1
 PARTS = ("train", "validation", "test")
 FOLDER, TESTS = "speech_commands_v0.02", "speech_commands_test_set_v0.02"
 ARCHIVE = "kws12_mfcc.npz"
+WAY = (
+    f"download https://download.tensorflow.org/data/{FOLDER}.tar.gz and unpack it into a folder of "
+    f"that name"
+)
+TESTS_WAY = WAY.replace(FOLDER, TESTS)
 NOISE = "_background_noise_"
 _AT_ONCE = 512  # sounds in memory
 _SHARES = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}  # of each noise
@@ -44,20 +49,16 @@ def speech_commands(most: int | None = None) -> Splits:
 
     Raises:
         FileNotFoundError: When the data set is not there.
+        ValueError: When a part lacks a class, or a recording is damaged.
     """
     folder, tests = place(FOLDER), place(TESTS)
     if folder is not None:
         files = [path for root in (folder, tests) if root for path in root.rglob("*.wav")]
-        found = decoded("speech-commands", sorted(files), _decode)
+        found = decoded("speech-commands", sorted(files), _decode, WAY)
         parts = {name: (found[f"{name}.x"], found[f"{name}.y"]) for name in PARTS}
         return _scaled(in_parts(parts["train"], parts["validation"], parts["test"], most))
     if place(ARCHIVE) is None:
-        raise missing(
-            "Speech Commands",
-            (f"{FOLDER}/", ARCHIVE),
-            f"download https://download.tensorflow.org/data/{FOLDER}.tar.gz and unpack it into a "
-            f"folder of that name",
-        )
+        raise missing("Speech Commands", (f"{FOLDER}/", ARCHIVE), WAY)
     arrays = archive(ARCHIVE, "Speech Commands", "spk_train")
     kept, test = pair(arrays, "train"), pair(arrays, "test")
     out = held_groups(texts(arrays, "spk_train"), 0.15)
@@ -103,7 +104,7 @@ def _scaled(data: Splits) -> Splits:
 
 def _decode(files: Sequence[Path]) -> Mapping[str, Tensor]:
     """The spectra and classes of all parts, from the recordings of both folders."""
-    noises = {path: read_wav(path) for path in files if path.parent.name == NOISE}
+    noises = {path: read_wav(path, WAY) for path in files if path.parent.name == NOISE}
     published = any(path.parent.parent.name == TESTS for path in files)
     found: dict[str, Tensor] = {}
     for part in PARTS:
@@ -116,9 +117,23 @@ def _decode(files: Sequence[Path]) -> Mapping[str, Tensor]:
             sounds, mean = _balanced([(path, _class_of(path.parent.name)) for path in own])
             pieces = _pieces(noises, mean, _SHARES[part], part)
         classes = [label for _, label in sounds] + [SILENCE] * len(pieces)
+        _whole(part, classes, TESTS if part == "test" and published else FOLDER)
         found[f"{part}.x"] = _features([path for path, _ in sounds], pieces)
         found[f"{part}.y"] = torch.tensor(classes)
     return found
+
+
+def _whole(part: str, classes: Sequence[int], folder: str) -> None:
+    """Refuses a part that lacks one of the twelve `classes`: a net would never learn it."""
+    names = (*WORDS, f"silence ({NOISE})" if folder == FOLDER else "_silence_", "other words")
+    if lacking := [name for label, name in enumerate(names) if label not in classes]:
+        rule = f"The {part} part of Speech Commands must have recordings of all classes"
+        way = WAY if folder == FOLDER else TESTS_WAY
+        raise broken(rule, f"{place(folder)} has none of {', '.join(lacking)}", way)
+
+
+def _way(path: Path) -> str:
+    return TESTS_WAY if path.parent.parent.name == TESTS else WAY
 
 
 def _part(path: Path) -> str | None:
@@ -161,7 +176,7 @@ def _pieces(
 
 def _features(files: Sequence[Path], pieces: Sequence[Tensor]) -> Tensor:
     """`(N, 1, 49, 10)` of recordings, then of pieces."""
-    sounds = chain((read_wav(path) for path in files), pieces)
+    sounds = chain((read_wav(path, _way(path)) for path in files), pieces)
     batches = iter(lambda: list(islice(sounds, _AT_ONCE)), [])
     found = [mfcc(torch.stack([one_second(sound) for sound in batch])) for batch in batches]
     return torch.cat(found)[:, None]

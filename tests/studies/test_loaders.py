@@ -248,6 +248,62 @@ def test_the_published_test_set_takes_the_place_of_the_rule(folder: Path) -> Non
     assert len(data.part("validation")) == 12 * 2 * len(published.SPEAKERS["validation"])
 
 
+def only_speakers_of(root: Path, parts: tuple[str, ...]) -> None:
+    """Removes what all others have spoken."""
+    kept = {speaker for part in parts for speaker in published.SPEAKERS[part]}
+    for path in root.rglob("*_nohash_*.wav"):
+        if path.name.split("_")[0] not in kept:
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("_background_noise_", "silence (_background_noise_)"), ("stop", "stop")]
+)
+def test_recordings_that_lack_a_class_are_refused(name: str, shown: str, folder: Path) -> None:
+    root = published.write_words(folder)
+    (root / name).rename(folder / name)
+    with pytest.raises(ValueError, match="of all classes") as caught:
+        speech_commands()
+    assert is_sentence(caught.value)
+    assert f"but {root} has none of {shown}; download https://" in str(caught.value)
+
+
+def test_a_part_without_recordings_is_refused(folder: Path) -> None:
+    root = published.write_words(folder)
+    only_speakers_of(root, ("train", "test"))
+    with pytest.raises(ValueError, match="The validation part of Speech Commands") as caught:
+        speech_commands()
+    assert is_sentence(caught.value)
+    assert f"but {root} has none of down, go, " in str(caught.value)
+
+
+def test_a_folder_of_words_without_any_is_refused(folder: Path) -> None:
+    (folder / "speech_commands_v0.02").mkdir()
+    with pytest.raises(FileNotFoundError, match="download https://") as caught:
+        speech_commands()
+    assert is_sentence(caught.value)
+
+
+def test_a_published_test_set_that_lacks_a_class_is_refused(folder: Path) -> None:
+    published.write_words(folder)
+    tests = folder / "speech_commands_test_set_v0.02"
+    for word in (*CLASSES, "_unknown_"):
+        published.write_wav(tests / word / "some.wav", published.tone(1.0, 150))
+    with pytest.raises(ValueError, match="The test part of Speech Commands") as caught:
+        speech_commands()
+    assert is_sentence(caught.value)
+    assert f"but {tests} has none of _silence_; download https://" in str(caught.value)
+
+
+def test_a_word_that_is_cut_off_is_refused(folder: Path) -> None:
+    path = published.write_words(folder) / "go" / "00176480_nohash_0.wav"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="must be whole") as caught:
+        speech_commands()
+    assert is_sentence(caught.value)
+    assert f"but {path} is cut off at 31900 of 32000 bytes; download https" in str(caught.value)
+
+
 def test_half_of_the_tested_cars_validate_and_each_recording_gives_196_windows(
     folder: Path,
 ) -> None:
@@ -273,9 +329,28 @@ def test_half_of_the_tested_cars_validate_and_each_recording_gives_196_windows(
 def test_a_recording_of_another_name_is_refused(folder: Path) -> None:
     root = published.write_toys(folder)
     (root / "train" / "normal_id_01_00000000.wav").rename(root / "train" / "one.wav")
-    with pytest.raises(ValueError, match=r"one\.wav") as caught:
+    with pytest.raises(ValueError, match=r"one\.wav; download ") as caught:
         toy_car()
     assert is_sentence(caught.value)
+    assert str(root / "train" / "one.wav") in str(caught.value)
+
+
+def test_a_recording_of_a_car_that_is_too_short_is_refused(folder: Path) -> None:
+    path = published.write_toys(folder) / "test" / "normal_id_02_00000001.wav"
+    published.write_wav(path, published.tone(7.0, 900))
+    with pytest.raises(ValueError, match="128000 samples") as caught:
+        toy_car()
+    assert is_sentence(caught.value)
+    assert f"but {path} has 112000; download dev_data_ToyCar.zip from" in str(caught.value)
+
+
+def test_cars_without_recordings_to_test_on_are_refused(folder: Path) -> None:
+    root = published.write_toys(folder)
+    (root / "test").rename(root / "tests")
+    with pytest.raises(ValueError, match="in test and train") as caught:
+        toy_car()
+    assert is_sentence(caught.value)
+    assert f"but {root} has none in test; download dev_data_ToyCar.zip from" in str(caught.value)
 
 
 def target_of(labels: list[tuple[int, int, int]]) -> Tensor:
