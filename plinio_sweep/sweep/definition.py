@@ -25,6 +25,7 @@ from torch import Tensor, nn
 import costs
 
 _Seen = dict[int, tuple[Any, str]]  # by `id`; the object is kept, so that it stays its own
+_AT_ONCE = 2**26  # bytes of a tensor that are copied at once
 _OURS = (Path(__file__).parents[1], Path(costs.__file__).parent)
 
 
@@ -45,13 +46,22 @@ def _describe(value: Any, seen: _Seen) -> Any:
         arguments = [value.args, value.keywords]
         return {"partial": _describe(value.func, seen), "args": _describe(arguments, seen)}
     if isinstance(value, Tensor):
-        numbers = value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
-        return f"tensor {list(value.shape)} @{hashlib.sha256(numbers).hexdigest()[:12]}"
+        return f"tensor {list(value.shape)} @{_bytes_digest(value)[:12]}"
     if is_dataclass(value) and not isinstance(value, type):
         return {"record": type(value).__name__} | {
             f.name: _describe(getattr(value, f.name), seen) for f in fields(value)
         }
     return _describe_code(value, seen)
+
+
+def _bytes_digest(tensor: Tensor) -> str:
+    """That of all numbers of `tensor` in their order, item by item: data sets are large."""
+    items = tensor.detach() if tensor.dim() else tensor.detach()[None]
+    found = hashlib.sha256()
+    for some in items.split(max(1, _AT_ONCE // max(1, items[:1].nbytes))):
+        own = some.cpu().clone(memory_format=torch.contiguous_format)
+        found.update(own.flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _describe_code(value: Any, seen: _Seen) -> Any:

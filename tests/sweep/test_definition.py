@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from costs import cost, macs
 from plinio_sweep.plugin import load_file
+from plinio_sweep.sweep import definition
 from plinio_sweep.sweep.definition import describe, differences, digest
 
 
@@ -46,6 +48,37 @@ class Settings:
 def test_plain_data_describes_itself() -> None:
     value = {"a": [1, 2.5, None, True, "x"], 3: (1, 2)}
     assert describe(value) == {"a": [1, 2.5, None, True, "x"], "3": [1, 2]}
+
+
+@pytest.mark.parametrize("at_once", [1, 100, definition._AT_ONCE])
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(4 * 3 * 5, dtype=torch.float32).reshape(4, 3, 5),
+        torch.arange(4 * 3 * 5).reshape(4, 3, 5).transpose(0, 2),
+        torch.arange(40.0, requires_grad=True)[::3],
+        torch.ones(1).expand(7, 2),
+        torch.tensor([True, False, True]),
+        torch.arange(9, dtype=torch.bfloat16),
+        torch.tensor(2.5, dtype=torch.float64),
+        torch.empty(0, 3),
+        torch.empty(3, 0),
+    ],
+    ids=lambda value: f"{list(value.shape)}" if isinstance(value, torch.Tensor) else None,
+)
+def test_a_tensor_is_its_bytes_whatever_is_read_at_once(
+    tensor: torch.Tensor, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(definition, "_AT_ONCE", at_once)
+    whole = bytes(tensor.detach().clone(memory_format=torch.contiguous_format).untyped_storage())
+    expected = f"tensor {list(tensor.shape)} @{hashlib.sha256(whole).hexdigest()[:12]}"
+    assert describe(tensor) == expected
+
+
+def test_a_tensor_has_the_key_that_it_always_had() -> None:
+    # What is stored under a key is found by it again: these are of the first version.
+    assert describe(torch.arange(10.0)) == "tensor [10] @143de3a0e041"
+    assert describe(torch.arange(12).reshape(3, 4).T) == "tensor [4, 3] @bf6cce68c5f4"
 
 
 def test_a_record_is_its_fields() -> None:
