@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.archive import arrays_of
 from data.source import WAY, broken, decoded, missing, needed, place
-from data.split import Pair, held_out, in_parts, part_of, validated
+from data.split import held_out, in_parts, part_of, validated
 from plinio_sweep import Splits
 
 BATCHES = "cifar-10-batches-bin"
@@ -51,13 +51,13 @@ def cifar10(most: int | None = None) -> Splits:
     """
     folder, archive = place(BATCHES), place(ARCHIVE)
     if folder is not None:
-        found = decoded("cifar10", _batch_files(folder), _batches)
+        found = decoded("cifar10", _batch_files(folder), _batches, keep=_in_unit)
     elif archive is not None:
-        found = decoded("cifar10", [archive], _mosaics)
+        found = decoded("cifar10", [archive], _mosaics, keep=_in_unit)
     else:
         raise missing("CIFAR-10", (f"{BATCHES}/", ARCHIVE), BATCHES_WAY)
     kept, test = (found["train.x"], found["train.y"]), (found["test.x"], found["test.y"])
-    return _in_unit(validated(kept, held_out(kept[1].tolist(), 0.1), test, most))
+    return validated(kept, held_out(kept[1].tolist(), 0.1), test, most)
 
 
 def visual_wake_words(most: int | None = None) -> Splits:
@@ -82,17 +82,17 @@ def visual_wake_words(most: int | None = None) -> Splits:
         rule = f"Visual Wake Words must have photos in {' and '.join(CLASSES)}"
         raise broken(rule, f"{folder} has none in {' and '.join(empty)}", PHOTOS_WAY)
     files = [path for name in CLASSES for path in of[name]]
-    found = decoded("visual-wake-words", files, _photos)
+    found = decoded("visual-wake-words", files, _photos, keep=_in_unit)
     parts = {name: (found[f"{name}.x"], found[f"{name}.y"]) for name in PARTS}
-    return _in_unit(in_parts(parts["train"], parts["validation"], parts["test"], most))
+    return in_parts(parts["train"], parts["validation"], parts["test"], most)
 
 
-def _in_unit(data: Splits) -> Splits:
-    def scaled(name: str) -> Pair:
-        part = data.part(name)
-        return part.inputs[0].float() / 255, part.target
+def _in_unit(items: Tensor) -> Tensor:
+    """Pixels in [0, 1]; class numbers as they are.
 
-    return Splits(**{name: scaled(name) for name in PARTS})
+    All photos in single precision are 12 GB: what is kept is shared by all workers of a machine.
+    """
+    return items.float() / 255 if items.dtype == torch.uint8 else items
 
 
 # -- formats ----------------------------------------------------------------------------------

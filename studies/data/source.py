@@ -9,9 +9,8 @@ from pathlib import Path
 from filelock import FileLock
 from torch import Tensor
 
+from data.mapped import Keep, as_decoded, read_mapped, write_mapped
 from plinio_sweep.sweep.definition import describe, digest
-from plinio_sweep.train.checkpoints import write_whole
-from plinio_sweep.train.sealed import seal, unseal
 
 FOLDER = "PLINIO_SWEEP_DATA"
 CACHE = "PLINIO_SWEEP_DATA_CACHE"
@@ -59,21 +58,29 @@ def broken(rule: str, found: str, way: str) -> ValueError:
 
 
 def decoded(
-    name: str, sources: Sequence[Path], decode: Decode, way: str = "unpack it there"
+    name: str,
+    sources: Sequence[Path],
+    decode: Decode,
+    *,
+    keep: Keep = as_decoded,
+    way: str = "unpack it there",
 ) -> Mapping[str, Tensor]:
     """What `decode` makes of `sources`, kept under a checksum for the next time.
 
     It is made anew when a source has another size or time, when the code that decodes is another,
-    and when what was kept is damaged. Of several processes one decodes, and the others wait.
+    and when what was kept is damaged. Of several processes one decodes, and the others wait; what
+    is kept is in the memory of a machine once, whatever the number of processes.
 
     Args:
         name: Of the file that it is kept in; sources in another folder have another file.
         sources: All files that are read.
         decode: Makes tensors of them.
+        keep: Makes of some items of such a tensor what is kept of them.
         way: Says how to get the data set.
 
     Raises:
         FileNotFoundError: When there are no sources.
+        ValueError: When it can't be kept.
     """
     if not sources:
         raise FileNotFoundError(
@@ -83,23 +90,25 @@ def decoded(
     root = Path(os.path.commonpath([path.resolve() for path in sources]))
     files = [(path.resolve().relative_to(root).as_posix(), path.stat()) for path in sources]
     stamps = [[name, found.st_size, found.st_mtime_ns] for name, found in files]
-    key = digest([describe(decode), stamps])
+    key = digest([describe(decode), describe(keep), stamps])
     kept = _cache() / f"{name}-{digest(str(root))[:12]}.sealed"
     kept.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(kept.with_suffix(".lock")):
-        if (found := _read(kept, key)) is None:
-            found = dict(decode(sources))
-            write_whole(kept, seal({"key": key, "tensors": found}))
+        if (found := read_mapped(kept, key)) is None:
+            _write(kept, key, decode(sources), keep)
+            found = read_mapped(kept, key)
+    assert found is not None
     return found
 
 
-def _read(path: Path, key: str) -> dict[str, Tensor] | None:
+def _write(kept: Path, key: str, tensors: Mapping[str, Tensor], keep: Keep) -> None:
     try:
-        kept = unseal(path.read_bytes())
-    except (OSError, ValueError):  # not there, or damaged
-        return None
-    tensors: dict[str, Tensor] = kept["tensors"]
-    return tensors if kept["key"] == key else None
+        write_mapped(kept, key, tensors, keep)
+    except OSError as error:
+        raise ValueError(
+            f"There must be room in {kept.parent} for what is decoded, but it can't be written "
+            f"there: {error.strerror or error}; name a folder on a larger disk in {CACHE}."
+        ) from error
 
 
 def _cache() -> Path:

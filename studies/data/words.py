@@ -54,7 +54,7 @@ def speech_commands(most: int | None = None) -> Splits:
     folder, tests = place(FOLDER), place(TESTS)
     if folder is not None:
         files = [path for root in (folder, tests) if root for path in root.rglob("*.wav")]
-        found = decoded("speech-commands", sorted(files), _decode, WAY)
+        found = decoded("speech-commands", sorted(files), _decode, way=WAY)
         parts = {name: (found[f"{name}.x"], found[f"{name}.y"]) for name in PARTS}
         return _scaled(in_parts(parts["train"], parts["validation"], parts["test"], most))
     if place(ARCHIVE) is None:

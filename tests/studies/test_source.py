@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from data import source
 from data.source import CACHE, FOLDER, decoded, missing, needed, place
 from tests.messages import is_sentence
 
@@ -81,6 +83,24 @@ def test_equal_names_in_two_folders_do_not_push_each_other_out(
         assert decoded("some", [other], sizes)["sizes"].tolist() == [1]
     assert calls(files) == "2"
     assert calls([other]) == "1"
+
+
+def test_a_full_disk_is_told(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(source, "write_mapped", full)
+    with pytest.raises(ValueError, match=f"No space left on device; .* in {CACHE}") as caught:
+        decoded("some", files, sizes)
+    assert is_sentence(caught.value)
+
+
+def test_who_writes_into_what_is_kept_writes_for_itself(files: list[Path]) -> None:
+    first, second = (decoded("some", files, sizes)["sizes"] for _ in range(2))
+    first.zero_()  # nobody sees what another writes
+    assert second.tolist() == [3, 4]
+    assert decoded("some", files, sizes)["sizes"].tolist() == [3, 4]
+    assert calls(files) == "2"
 
 
 def test_an_empty_folder_is_told(files: list[Path]) -> None:
