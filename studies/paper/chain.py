@@ -2,8 +2,10 @@
 
 CIFAR-10 on ResNet-8, with data, training and presets of `icl_resnet8.py`. Each figure is a study of
 its own. Its baselines are the grid of the paper, lambda from 1e-2 to 1e-10, and what the grid is to
-beat; its trials are an outer search over the last method, as many as the grid has points, so that
-both fronts cost the same.
+beat; its trials draw the strength of the last method, as many as the grid has points, so that both
+fronts cost the same: three at the preset `cpu`, nine at `full`. These are random draws. Optuna's
+TPE learns from ten trials on, so that nothing here says what an outer search that learns would find
+with more of them.
 
 A later figure goes on from one point of an earlier one: the smallest net of its grid that is, on
 validation data, as accurate as the float ResNet-8; where there is none, the most accurate. Lambdas
