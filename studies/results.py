@@ -25,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 
 import moocore
+import torch
 
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import load_settings
@@ -127,12 +128,13 @@ def only(study: StudyRecord, order: str) -> StudyRecord:
 # -- the page -------------------------------------------------------------------------------------
 
 
-def page(study: StudyRecord, command: str) -> str:
+def page(study: StudyRecord, command: str, devices: Sequence[str] = ()) -> str:
     """The whole page.
 
     Args:
         study: Finished, with its front and baselines measured on test data.
         command: That made it.
+        devices: That it ran on; a GPU of this machine is named.
 
     Raises:
         ValueError: When test data were not touched yet.
@@ -145,7 +147,7 @@ def page(study: StudyRecord, command: str) -> str:
         )
     parts = (
         f"# {study.name}, {datetime.now(UTC):%d %B %Y}",
-        _machine(command),
+        _machine(command, devices),
         "## Front, chosen on validation data",
         _table(study, best),
         "## What it is compared with",
@@ -162,11 +164,15 @@ def page(study: StudyRecord, command: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _machine(command: str) -> str:
+def _machine(command: str, devices: Sequence[str]) -> str:
+    cuda = [torch.device(name) for name in devices if name.startswith("cuda")]
+    here = [device for device in cuda if (device.index or 0) < torch.cuda.device_count()]
+    gpus = {torch.cuda.get_device_name(device) for device in here}
+    parts = (f"{os.cpu_count()} cores", *sorted(gpus), platform.system())
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     return (
-        f"`{command}`\n\n{platform.machine()}, {os.cpu_count()} cores, "
-        f"{platform.system()}, Python {platform.python_version()}; {versions}."
+        f"`{command}`\n\n{platform.machine()}, {', '.join(parts)}, "
+        f"Python {platform.python_version()}; {versions}."
     )
 
 
@@ -323,8 +329,8 @@ def main() -> None:
     command = given.command or f"plinio-sweep run {given.study} --workers 2"
     try:
         # A file that computes the name may have started others since, from another environment.
-        name = load_study(given.study).name
-        print(page(read_study(given.study, load_settings(given.study), name), command), end="")
+        name, settings = load_study(given.study).name, load_settings(given.study)
+        print(page(read_study(given.study, settings, name), command, settings.devices), end="")
     except ValueError as error:
         parser.error(str(error))
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -167,6 +168,16 @@ def test_the_page_says_all_of_it() -> None:
     ):
         assert expected in text, text
     assert "| trial 2 |" not in text
+
+
+def test_the_page_names_the_gpus_that_the_study_ran_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"cuda:0": "Some GPU", "cuda:1": "Some GPU", "cuda": "Another"}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[str(device)])
+    assert " cores, Some GPU, " in results.page(STUDY, "", ("cuda:0", "cuda:1"))
+    assert " cores, Another, Some GPU, " in results.page(STUDY, "", ("cuda", "cuda:0"))
+    assert "GPU" not in results.page(STUDY, "", ("cpu",))
+    assert "GPU" not in results.page(STUDY, "", ("cuda:2",))  # of another machine
 
 
 def test_the_page_says_what_other_seeds_came_to() -> None:
