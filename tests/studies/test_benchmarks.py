@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,11 +163,44 @@ def test_pruning_of_the_watch_runs_on_real_data(tmp_path: Path) -> None:
     assert 0 < result.metrics["validation_accuracy"] <= 1
 
 
+def run_smoke(name: str, needed: str, folder: Path, *words: str) -> dict[str, Any]:
+    """What `show --json` says of a study after `run` on real data, as a user types both."""
+    if (path := place(needed)) is None:
+        pytest.skip(f"needs {needed} in the folder {FOLDER}")
+    extra = {
+        "PLINIO_SWEEP_FOLDER": str(folder / "kept"),
+        FOLDER: str(path.parent.resolve()),
+        CACHE: str(folder / "cache"),
+        VARIABLE: "smoke",
+    }
+    study = str(STUDIES / f"{name}.py")
+    # One thread: where others are at work, two wait for each other most of the time.
+    done = run(folder, "run", study, "--threads", "1", *words, **extra)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown: dict[str, Any] = json.loads(run(folder, "show", study, "--json", **extra).stdout)
+    assert shown["study"] == f"{name.replace('_', '-')}-smoke"
+    return shown
+
+
+@pytest.mark.slow
+def test_the_study_of_the_watch_runs_wholly_on_real_data(tmp_path: Path) -> None:
+    shown = run_smoke("imu_tcn", "imu_watch_128x6.npz", tmp_path)
+    assert shown["trials"]["complete"] == 2
+    assert shown["trials"]["failed"] == 0
+    names = ["w8a8", "l1 50%", "pit 1e-05", "float, longer", "w8a8, longer"]
+    assert [name for name, baseline in shown["baselines"].items() if baseline["costs"]] == names
+    seed = shown["baseline"]["costs"]["size_bytes"]
+    assert shown["front"]
+    for point in shown["front"]:
+        assert 0 < point["costs"]["size_bytes"] < seed
+        # Of seven exercises, after an epoch of 256 windows in each phase.
+        assert point["metrics"]["validation_accuracy"] > 2 / 7
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "needed"),
     [
-        ("imu_tcn", "imu_watch_128x6.npz"),
         ("kws_dscnn", "kws12_mfcc.npz"),
         ("kws_supernet", "kws12_mfcc.npz"),
         ("icl_resnet8", "cifar10_exact_dev_40k_5k.npz"),
@@ -174,19 +208,7 @@ def test_pruning_of_the_watch_runs_on_real_data(tmp_path: Path) -> None:
     ],
 )
 def test_a_study_runs_on_real_data(name: str, needed: str, tmp_path: Path) -> None:
-    if (path := place(needed)) is None:
-        pytest.skip(f"needs {needed} in the folder {FOLDER}")
-    extra = {
-        "PLINIO_SWEEP_FOLDER": str(tmp_path / "kept"),
-        FOLDER: str(path.parent.resolve()),
-        CACHE: str(tmp_path / "cache"),
-        VARIABLE: "smoke",
-    }
-    study = str(STUDIES / f"{name}.py")
-    done = run(tmp_path, "run", study, "--trials", "1", **extra)
-    assert done.returncode == 0, done.stdout + done.stderr
-    shown = json.loads(run(tmp_path, "show", study, "--json", **extra).stdout)
-    assert shown["study"] == f"{name.replace('_', '-')}-smoke"
+    shown = run_smoke(name, needed, tmp_path, "--trials", "1")
     assert shown["trials"]["complete"] == 1
     (point,) = shown["front"]
     seed = shown["baseline"]["costs"]["size_bytes"]
