@@ -187,7 +187,7 @@ def test_the_study_of_the_watch_runs_wholly_on_real_data(tmp_path: Path) -> None
     shown = run_smoke("imu_tcn", "imu_watch_128x6.npz", tmp_path)
     assert shown["trials"]["complete"] == 2
     assert shown["trials"]["failed"] == 0
-    names = ["w8a8", "l1 50%", "pit 1e-05", "float, longer", "w8a8, longer"]
+    names = ["w8a8", "l1 50%", "pit 1e-05", "float +1 stage", "w8a8 +1 stage"]
     assert [name for name, baseline in shown["baselines"].items() if baseline["costs"]] == names
     seed = shown["baseline"]["costs"]["size_bytes"]
     assert shown["front"]
