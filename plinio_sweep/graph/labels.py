@@ -50,6 +50,13 @@ class Labelling:
         """The labels at `node` after all unions: a tensor, or a structure of tensors."""
         return tensor_map(self.union.roots, self.values[node])
 
+    def index(self, node: fx.Node) -> Any:
+        """What the constant `node` holds, as a shape operation on labels reads it.
+
+        Labels lie on the CPU, wherever the net does.
+        """
+        return tensor_map(Tensor.cpu, self.real[node])
+
 
 @torch.no_grad()
 def label(
@@ -361,7 +368,7 @@ class _Labeller:
 
         def value(n: fx.Node) -> Any:
             index = n in self.found.constant and n not in data
-            return self.found.real[n] if index else self._value(n)
+            return self.found.index(n) if index else self._value(n)
 
         return run_on(node, self.net, fx.map_arg(node.args, value), fx.map_arg(node.kwargs, value))
 

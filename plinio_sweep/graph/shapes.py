@@ -210,7 +210,7 @@ class _Planner:
 
         def value(n: fx.Node) -> Any:
             if n in self.found.constant and n not in data:
-                return self.found.real[n]
+                return self.found.index(n)
             if tensors(self.labels[n]):
                 return self._positions(n, cut=cut)
             return self.numbers[n] if cut and n in self.numbers else self.labels[n]

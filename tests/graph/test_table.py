@@ -4,11 +4,13 @@ import linecache
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from plinio_sweep.graph.surgery import cut
 from plinio_sweep.graph.table import ChannelGroup, analyse_graph, analyze
 from plinio_sweep.graph.trace import trace
 from tests.graph.expected import FOLDED, KERNELS, TABLES
@@ -129,6 +131,51 @@ def test_channels_chosen_by_an_input_are_frozen() -> None:
     reasons = {group.name: group.frozen for group in table.groups}
     assert reasons["one"] is not None
     assert re.fullmatch(r"reached by index_select at test_table\.py:\d+", reasons["one"])
+
+
+class Elsewhere(Tensor):
+    """An index on another device, of which one of labels, on the CPU, takes none."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is Tensor.cpu:
+            return args[0].as_subclass(Tensor)
+        if func is torch.index_select and type(args[0]) is Tensor and args[0].dtype == torch.long:
+            raise RuntimeError("Expected all tensors to be on the same device")
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+class Reordered(nn.Module):
+    """Channels in an order that a buffer holds, as surgery leaves them."""
+
+    order: Tensor
+
+    def __init__(self, kind: type[Tensor] = Tensor) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+        self.register_buffer("order", torch.tensor([3, 0, 2, 1]).as_subclass(kind))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(torch.index_select(self.one(x), 1, self.order))
+
+
+def test_an_index_on_another_device_freezes_nothing() -> None:
+    tables = [analyze(Reordered(kind), torch.randn(2, 3, 8, 8))[1] for kind in (Tensor, Elsewhere)]
+    assert str(tables[1]) == str(tables[0])
+    assert [group.name for group in tables[1].groups if not group.frozen] == ["one"]
+
+
+def test_an_index_on_another_device_follows_a_cut() -> None:
+    net, x = Reordered(Elsewhere).eval(), torch.randn(2, 3, 8, 8)
+    analysis = analyse_graph(trace(net, (x,)), (x,))
+    live = torch.ones(analysis.table.size, dtype=torch.bool)
+    live[1] = False
+    cut(analysis, live)
+    assert analysis.net.get_submodule("two").in_channels == 3
+    assert analysis.net(x).shape == (2, 2, 8, 8)
 
 
 @pytest.mark.parametrize(
