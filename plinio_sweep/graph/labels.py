@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from plinio_sweep.graph import operations as ops
 from plinio_sweep.graph.calls import Call, Calls, Path
 from plinio_sweep.graph.choice import Mix
+from plinio_sweep.graph.draws import without_trace
 from plinio_sweep.graph.nodes import (
     is_metadata,
     is_shape,
@@ -73,7 +74,7 @@ def label(
     graph_module.eval()
     try:
         recorder = _Recorder(graph_module)
-        with torch.random.fork_rng():
+        with without_trace(inputs[0].device):
             recorder.run(*inputs)
     finally:
         for module, mode in modes:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plinio_sweep.graph.draws import generator_state, set_generator_state
 from plinio_sweep.methods.search import Search
 
 State = Mapping[str, Any]
@@ -124,7 +125,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     """
     return {
         "torch": torch.get_rng_state(),
-        "devices": [_device_state(other) for other in _accelerators()],
+        "devices": [generator_state(other) for other in _accelerators()],
         "own": _place(device),
         "numpy": np.random.get_state(legacy=False),
         "python": random.getstate(),
@@ -145,7 +146,7 @@ def load_random_state(state: State, device: torch.device) -> None:
         own = index == state["own"]
         target = mine if own and mine is not None else index
         if target < len(others) and (own or target != mine):
-            _set_device_state(others[target], value)
+            set_generator_state(others[target], value)
     np.random.set_state(state["numpy"])
     random.setstate(state["python"])
 
@@ -162,17 +163,3 @@ def _accelerators() -> list[torch.device]:
 
 def _place(device: torch.device) -> int | None:
     return None if device.type == "cpu" else device.index or 0
-
-
-def _device_state(device: torch.device) -> Tensor:
-    if device.type == "mps":  # there is one at most, and its functions take none
-        return torch.mps.get_rng_state()
-    state: Tensor = torch.get_device_module(device).get_rng_state(device)
-    return state
-
-
-def _set_device_state(device: torch.device, state: Tensor) -> None:
-    if device.type == "mps":
-        torch.mps.set_rng_state(state)
-    else:
-        torch.get_device_module(device).set_rng_state(state, device)
