@@ -31,10 +31,9 @@ References:
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, cast, final
+from typing import Any, ClassVar, Self, cast, final
 
 import torch
 from torch import Tensor, fx, nn
@@ -401,15 +400,13 @@ class MPS(Search):
         candidates = [(clip, self.x_bits.index(bits[plan.name])) for clip, plan in clips]
         return [clip[index : index + 1].clone() for clip, index in candidates]
 
-    def _compare(self, exported: nn.Module, theta: Theta) -> None:
+    def _twin(self) -> Self:
         # In single precision a sum in another order can move a value across a rounding edge. Norms
         # are folded before, as export folds them: in double precision they give other weights.
-        twin = copy.deepcopy(self)
-        if self.layout.rows.layers:
-            twin.layout.rows = self.layout.rows.bake(twin.net)
-        twin.double()
-        exact = {name: value.double() for name, value in theta.items()}
-        super(MPS, twin)._compare(copy.deepcopy(exported).double(), exact)
+        twin = super()._twin()
+        if twin.layout.rows.layers:
+            twin.layout.rows = twin.layout.rows.bake(twin.net)
+        return twin
 
     def encode(self, theta: Theta) -> dict[str, Any]:
         """Bit-widths of each row of each layer and of each activation, and which have a sign."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from costs import CostModel, LayerSpec, Scalar, params, stacked, total
+from plinio_sweep.graph.draws import without_trace
 from plinio_sweep.graph.labels import Labelling
 from plinio_sweep.graph.memory import Memory
 from plinio_sweep.graph.nodes import tensors
@@ -359,24 +361,42 @@ class Search(nn.Module, ABC):
         return exported.train(self.training)
 
     def _compare(self, exported: nn.Module, theta: Theta) -> None:
-        modes = [(module, module.training) for module in self.modules()]
-        with torch.random.fork_rng():
-            torch.manual_seed(0)  # a net that draws noise draws the same twice
-            expected = tensors(self.eval()(*self._example, theta=theta))
-            torch.manual_seed(0)
-            actual = tensors(exported.eval()(*self._example))
-        for module, mode in modes:
-            module.training = mode
-        for left, right in zip(expected, actual, strict=True):
-            scale = max(1.0, float(left.abs().max())) if left.numel() else 1.0
-            limit = scale * max(1e-5, 200 * torch.finfo(left.dtype).eps)
+        own = torch.finfo(self.temperature.dtype).eps
+        try:
+            # Fast kernels multiply floats with fewer digits (TF32 has three), and sum them in an
+            # order of their own: more than export may change. None of them takes doubles. What it
+            # rounds anew is a weight here and there, of a norm that is unfolded.
+            pairs, limit = self._outputs(exported, theta, double=True), max(1e-5, 8 * own)
+        except Exception:
+            # A net that makes tensors of a precision of its own may not run in another one.
+            pairs, limit = self._outputs(exported, theta, double=False), max(1e-5, 200 * own)
+        for left, right in pairs:
+            most = limit * (max(1.0, float(left.abs().max())) if left.numel() else 1.0)
             difference = float((left - right).abs().max()) if left.numel() else 0.0
-            if not difference <= limit:
+            if not difference <= most:
                 raise ValueError(
                     f"The exported net must equal the search net, but their outputs differ by "
-                    f"{difference:.3g} (limit {limit:.3g}); name the layers with unusual "
+                    f"{difference:.3g} (limit {most:.3g}); name the layers with unusual "
                     f"operations in `exclude_names`, and report the net."
                 )
+
+    def _outputs(
+        self, exported: nn.Module, theta: Theta, *, double: bool
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What the search net and the exported one give for the example, side by side."""
+        twin, plain = self._twin().eval(), copy.deepcopy(exported).eval()
+        if double:
+            twin, plain = twin.double(), plain.double()  # inputs of whole numbers stay as they are
+            theta = {name: value.double() for name, value in theta.items()}
+        found = []
+        for run in (lambda: twin(*twin._example, theta=theta), lambda: plain(*twin._example)):
+            with _exact_products(), without_trace(self.temperature.device):
+                found.append(tensors(run()))  # a net that draws noise draws the same twice
+        return list(zip(*found, strict=True))
+
+    def _twin(self) -> Self:
+        """A copy that computes in double precision what this one computes in its own."""
+        return copy.deepcopy(self)
 
     @property
     def _example(self) -> Inputs:
@@ -411,6 +431,17 @@ class Method(Protocol):
     def open(self, net: nn.Module, example: Inputs | Shapes, cost: Costs = params) -> Search:
         """The search of this method over `net`, for an example or for input shapes."""
         ...
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Leaves out cuDNN, which multiplies single precision in TF32."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def exact(counts: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from plinio_sweep import MPS, PIT, MPSSettings, PITSettings, SuperNet, SuperNetSettings
 from plinio_sweep.methods.search import Search
@@ -36,3 +37,59 @@ def test_the_example_of_a_search_follows_its_net_and_is_not_stored() -> None:
     search.double().export()  # compares both nets on the example
     floats = [value for value in search.buffers() if value.is_floating_point()]
     assert {value.dtype for value in floats} == {torch.float64}
+
+
+def halved(model: nn.Module) -> nn.Module:
+    """A search with every other channel of its first group off."""
+    with torch.no_grad():
+        model.get_parameter("decisions.channels")[::2] = 0
+    return model
+
+
+@pytest.mark.parametrize("fold", [False, True], ids=["", "fold"])
+def test_an_export_is_compared_with_all_digits(fold: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that multiply with fewer, for some numbers of channels alone, change nothing."""
+    exact = F.conv2d
+
+    def fast(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        if x.dtype == torch.float32 and x.shape[1] % 4 == 0:
+            x = (x.contiguous().view(torch.int32) & ~0x1FFF).view(torch.float32)
+        return exact(x, weight, *rest)
+
+    monkeypatch.setattr(F, "conv2d", fast)
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 12, 3), nn.Conv2d(12, 2, 3)]
+    layers = [convolutions[0], nn.BatchNorm2d(8), nn.ReLU(), *convolutions[1:]]
+    search = PIT(nn.Sequential(*layers), input_shape=(3, 9, 9), fold=fold, unfold=fold)
+    exported = halved(search.eval()).export()
+    x = torch.randn(2, 3, 9, 9)
+    assert (search(x) - exported(x)).abs().max() > 3e-5
+    assert exported.get_submodule("4").in_channels < 8
+
+
+class Single(nn.Module):
+    """Goes on in single precision whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.three(torch.relu(self.two(torch.relu(self.one(x)).float())))
+
+
+def test_a_net_that_can_not_run_in_double_is_compared_in_its_own_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    search = halved(PIT(Single(), input_shape=(4,)))
+    assert search.export().get_submodule("three").in_features < 6
+    plain = PIT._cut
+
+    def wrong(self: PIT, *arguments: Any) -> Any:
+        net = plain(self, *arguments)
+        net.get_parameter("two.weight").mul_(1.01)
+        return net
+
+    monkeypatch.setattr(PIT, "_cut", wrong)
+    with pytest.raises(ValueError, match="The exported net must equal the search net"):
+        search.export()
