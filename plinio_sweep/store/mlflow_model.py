@@ -109,8 +109,10 @@ def difference(model: WrittenModel) -> float:
     # What loads a graph warns of itself.
     with quiet(), torch.no_grad():
         if len(model.inputs) == len(expected) == 1:
-            served = mlflow.pyfunc.load_model(str(model.path)).predict(model.inputs[0].numpy())
-            found: tuple[Tensor, ...] = (torch.from_numpy(served),)
+            # A graph stays on the device that it was made on: MLflow takes a GPU by itself.
+            served = mlflow.pyfunc.load_model(str(model.path), model_config={"device": "cpu"})
+            given = served.predict(model.inputs[0].numpy())
+            found: tuple[Tensor, ...] = (torch.from_numpy(given),)
         else:
             found = _tensors(mlflow.pytorch.load_model(str(model.path))(*model.inputs))
     scale = max(float(value.abs().max()) for value in expected) or 1.0

@@ -107,6 +107,14 @@ def test_what_is_told_of_a_trial_after_it_was_registered_comes_to_the_same_run(
     assert later.client.get_model_version("late", "1").run_id == runs[0].info.run_id
 
 
+def test_a_net_is_compared_on_the_cpu_where_there_is_a_gpu(
+    put: Callable[..., tuple[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", "cuda")  # as MLflow finds one
+    _, difference = put(nn.Linear(4, 2).eval(), torch.randn(2, 4), name="elsewhere")
+    assert difference <= 1e-6
+
+
 def test_a_net_of_several_inputs_is_compared_too(put: Callable[..., tuple[str, float]]) -> None:
     _, difference = put(TwoInputs().eval(), torch.randn(2, 4), torch.randn(2, 4), name="several")
     assert difference <= 1e-6
