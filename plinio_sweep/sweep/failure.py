@@ -25,10 +25,32 @@ class StoreError(ValueError):
 
 
 def hits_all(error: Exception) -> bool:
-    """Whether every trial would meet `error`: a full disk or lost rights, not a missing file."""
+    """Whether every trial of this worker would meet `error`.
+
+    A full disk or lost rights, but not a missing file; a GPU that this process has lost, but not
+    one whose memory did not suffice.
+    """
     if isinstance(error, StoreError):
         return True
-    return isinstance(error, OSError) and error.errno in _MACHINE
+    if isinstance(error, OSError):
+        return error.errno in _MACHINE
+    return isinstance(error, RuntimeError) and _lost_device(error)
+
+
+def _lost_device(error: RuntimeError) -> bool:
+    """Whether no call to the GPU succeeds in this process any more: one may in a new one."""
+    import torch
+
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    if isinstance(error, torch.OutOfMemoryError) or not torch.cuda.is_initialized():
+        return False
+    try:
+        # The libraries of CUDA say it in words of their own.
+        torch.cuda.synchronize()
+    except torch.AcceleratorError:
+        return True
+    return False
 
 
 def reason_of(error: Exception) -> str:
