@@ -7,6 +7,8 @@ import os
 # Before torch is loaded, here and in every process that the tests start: several test processes
 # with a thread a core each would get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# cuBLAS reads it once a process. Without it products of matrices have no fixed order on a GPU.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import atexit
 import fcntl

@@ -371,11 +371,19 @@ def test_a_process_that_is_killed_is_followed_by_another(name: str, tmp_path: Pa
     assert resumed(RUNS[name], tmp_path / "run") == undisturbed(RUNS[name])
 
 
+def test_what_a_run_on_the_cpu_came_to_does_not_tell_of_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = PLAIN.open()
+    before = outcome(net, [])
+    one = [torch.device("cpu")]  # a stand-in for one that is in use by now
+    monkeypatch.setattr("plinio_sweep.train.state._accelerators", lambda: one)
+    assert outcome(net, []) == before
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", ["warm-up with momentum", "supernet", "mps"])
-def test_on_a_gpu_as_well(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Without it products of matrices have no fixed order there.
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+def test_on_a_gpu_as_well(name: str, tmp_path: Path) -> None:
     run = replace(RUNS[name], device="cuda")
     torch.use_deterministic_algorithms(True)
     try:
