@@ -19,14 +19,7 @@ def ground_of(
     Raises:
         ValueError: When the data can't be loaded or the device does not exist.
     """
-    try:
-        device = torch.device(settings.devices[0])
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"`device` must be one of this machine, but {settings.devices[0]!r} is not: "
-            f'{str(error).splitlines()[0]}; "cpu" always is.'
-        ) from error
+    device = device_of(settings.devices[0])
     try:
         data = sweep.task.data()
     except Exception as error:
@@ -51,3 +44,27 @@ def ground_of(
         checkpoint=settings.checkpoint,
         nets=sweep.nets[1:],
     )
+
+
+def device_of(name: str) -> torch.device:
+    """The device called `name`, for this process to work on.
+
+    Raises:
+        ValueError: When this machine has none of that name.
+
+    Example:
+        >>> device_of("cpu")
+        device(type='cpu')
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"`device` must be one of this machine, but {name!r} is not: "
+            f'{str(error).splitlines()[0]}; "cpu" always is.'
+        ) from error
+    if device.type == "cuda" and device.index is not None:
+        # What is asked for without a number would go to the first one, and keep memory there.
+        torch.cuda.set_device(device)
+    return device

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from plinio_sweep.settings import Settings
 from plinio_sweep.sweep.drift import DriftError, identity
+from plinio_sweep.sweep.ground import device_of
 from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.result import StudyRecord
 from plinio_sweep.sweep.space import Space
@@ -191,6 +192,17 @@ def test_a_device_that_is_not_there_is_refused(device: str, settings: Settings) 
     with pytest.raises(ValueError, match=f"`device` must be one .* but '{device}' is") as error:
         run(replace(settings, device=device))
     assert is_sentence(error.value)
+
+
+def test_a_gpu_with_a_number_is_the_one_that_is_meant_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    meant: list[torch.device] = []
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: None)
+    monkeypatch.setattr(torch.cuda, "set_device", meant.append)
+    for name in ("cpu", "cuda", "cuda:1"):
+        assert device_of(name) == torch.device(name)
+    assert meant == [torch.device("cuda:1")]
 
 
 def test_a_net_that_cannot_run_is_refused_before_training(settings: Settings) -> None:
