@@ -28,6 +28,9 @@ KEPT_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**25),  # [byte] the most that glibc takes
     "THP_MEM_ALLOC_ENABLE": "1",  # of torch
 }
+# Has cuBLAS add up in one order: NVIDIA, "cuBLAS library", section "Results reproducibility". It is
+# read once a process, before the first product.
+REPEATABLE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 Heard = Callable[[int, Mapping[str, Any]], None]  # worker, event
 
@@ -124,7 +127,8 @@ class Workers:
         threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
 
     def _environment(self, worker: int) -> dict[str, str]:
-        environment = {**KEPT_MEMORY, **os.environ, "OMP_NUM_THREADS": str(self._threads)}
+        usual = {**KEPT_MEMORY, **REPEATABLE}
+        environment = {**usual, **os.environ, "OMP_NUM_THREADS": str(self._threads)}
         if self._devices:
             environment[variable("device")] = self._devices[worker % len(self._devices)]
         return environment

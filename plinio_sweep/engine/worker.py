@@ -118,6 +118,10 @@ def _work(
     # One thread a worker: K processes on K cores beat one process on all of them.
     torch.set_num_threads(threads)
     sweep, settings = load_study(path), load_settings(path)
+    if settings.devices[0].startswith("cuda"):
+        # Training that was cut goes on bit by bit, wherever the GPU knows a way; where it doesn't,
+        # the log says so.
+        torch.use_deterministic_algorithms(True, warn_only=True)
     opened = open_study(sweep, settings, file=path.name, known=True)
     # Not before: so far there is nothing to put back, and a signal ends the program at once.
     for name in SIGNALS:

@@ -150,6 +150,17 @@ def test_memory_that_a_step_frees_stays_with_the_worker(
     assert told["faults"] < 10_240
 
 
+@pytest.mark.parametrize(("said", "expected"), [(None, ":4096:8"), (":16:8", ":16:8")])
+def test_products_on_a_gpu_are_repeatable_unless_the_user_says_otherwise(
+    said: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    if said is not None:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", said)
+    script = """echo '{"workspace": "'$CUBLAS_WORKSPACE_CONFIG'"}'"""
+    assert run_group(tmp_path, script, monkeypatch)[1] == [{"workspace": expected}]
+
+
 def test_what_the_user_says_of_memory_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

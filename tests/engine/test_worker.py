@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from plinio_sweep.engine.worker import Events
+from plinio_sweep.engine.worker import Events, _work
 from plinio_sweep.plugin import load_study
 from plinio_sweep.settings import Settings
 from plinio_sweep.store.artifacts import Fill, FolderStore, Seal
 from plinio_sweep.sweep.drive import Worker
+from plinio_sweep.sweep.failure import StoppedError
 from plinio_sweep.sweep.opening import open_study
 from plinio_sweep.sweep.storage import StorageError
 from tests.terminal import write_study
@@ -87,3 +89,33 @@ def test_a_trial_waits_for_space_however_often_it_is_tried(tmp_path: Path) -> No
     trials: list[Any] = list(last.record().trials)
     assert [trial.state for trial in trials] == ["complete", "complete"]
     assert len(trials[1].losses) == 4
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cpu", []), ("cuda:97", [True])])
+def test_a_worker_asks_a_gpu_alone_to_be_repeatable(
+    device: str, asked: list[bool], tmp_path: Path, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise StoppedError
+
+    monkeypatch.setattr("plinio_sweep.sweep.opening.open_study", stop)
+    monkeypatch.setattr(
+        torch, "use_deterministic_algorithms", lambda on, *, warn_only: found.append(on)
+    )
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setenv("PLINIO_SWEEP_DEVICE", device)
+    with pytest.raises(StoppedError):
+        _work(
+            pipe.events,
+            write_study(tmp_path),
+            trials=1,
+            threads=1,
+            finish=False,
+            points=None,
+            confirm=0,
+            test=False,
+            accept_drift=False,
+        )
+    assert found == asked
