@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from costs import CostModel, LayerSpec, total
 from plinio_sweep.graph.memory import Memory
 from plinio_sweep.graph.table import Row, analyse_graph
-from plinio_sweep.graph.trace import as_inputs, is_stock, trace
+from plinio_sweep.graph.trace import as_inputs, beside, is_stock, trace
 
 Call = tuple[LayerSpec, Tensor]  # with the share of its bit-widths
 
@@ -57,7 +57,7 @@ def cost_of(
     """
     if is_stock(net) and not list(net.children()):
         net = nn.Sequential(net)  # a trace opens what it is given: a bare layer would be no layer
-    inputs = as_inputs(example)
+    inputs = beside(net, as_inputs(example))
     analysis = analyse_graph(trace(net, inputs), inputs)
     rows = analysis.table.rows
     layers = [row.plain() for row in rows]

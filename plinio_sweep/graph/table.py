@@ -22,7 +22,7 @@ from plinio_sweep.graph.nodes import is_metadata, operation_name, tensor_map, te
 from plinio_sweep.graph.quantized import is_quantized
 from plinio_sweep.graph.shapes import plan
 from plinio_sweep.graph.taps import Kernel, kernels_of
-from plinio_sweep.graph.trace import Inputs, as_inputs, location, trace
+from plinio_sweep.graph.trace import Inputs, as_inputs, beside, location, trace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +173,8 @@ def analyze(net: nn.Module, example: Tensor | tuple[Tensor, ...]) -> tuple[fx.Gr
         0      8         0        2        8 masks
         2      4         2        -        frozen: network output
     """
-    found = analyse_graph(trace(net, as_inputs(example)), as_inputs(example))
+    inputs = beside(net, as_inputs(example))
+    found = analyse_graph(trace(net, inputs), inputs)
     return found.net, found.table
 
 

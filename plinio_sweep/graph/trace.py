@@ -7,7 +7,7 @@ import linecache
 import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, cast
@@ -99,6 +99,18 @@ def as_inputs(example: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Inputs:
             f"{type(example).__name__}; pass the arguments of `forward` in their order."
         )
     return inputs
+
+
+def beside(net: nn.Module, inputs: Inputs) -> Inputs:
+    """`inputs` on the device of `net`; as they are where it has no tensor of its own.
+
+    Example:
+        >>> (moved,) = beside(nn.Linear(4, 2, device="meta"), (torch.zeros(2, 4),))
+        >>> moved.device
+        device(type='meta')
+    """
+    first = next(chain(net.parameters(), net.buffers()), None)
+    return inputs if first is None else tuple(value.to(first.device) for value in inputs)
 
 
 def random_inputs(net: nn.Module, shape: Any) -> Inputs:

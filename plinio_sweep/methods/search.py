@@ -23,7 +23,7 @@ from plinio_sweep.graph.labels import Labelling
 from plinio_sweep.graph.memory import Memory
 from plinio_sweep.graph.nodes import tensors
 from plinio_sweep.graph.table import Analysis, Table, analyse_graph, is_excluded, label_graph
-from plinio_sweep.graph.trace import Inputs, as_inputs, random_inputs, trace
+from plinio_sweep.graph.trace import Inputs, as_inputs, beside, random_inputs, trace
 
 Theta = Mapping[str, Tensor]
 Costs = CostModel | Mapping[str, CostModel]
@@ -418,8 +418,7 @@ class Search(nn.Module, ABC):
         return label_graph(net, inputs, exclude_names=names, exclude_types=types)
 
     def _example_for(self, net: nn.Module) -> Inputs:
-        device = next((p.device for p in net.parameters()), torch.device("cpu"))
-        return tuple(value.to(device) for value in self._example)
+        return beside(net, self._example)
 
 
 class Method(Protocol):
@@ -478,4 +477,4 @@ def _example(net: nn.Module, shape: Any, example: Any) -> Inputs:
             f"One of `input_shape` and `input_example` must be given, but got {given}; "
             f"give for instance input_shape=(3, 32, 32)."
         )
-    return random_inputs(net, shape) if example is None else as_inputs(example)
+    return random_inputs(net, shape) if example is None else beside(net, as_inputs(example))

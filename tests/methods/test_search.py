@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plinio_sweep import MPS, PIT, MPSSettings, PITSettings, SuperNet, SuperNetSettings
+from costs import macs
+from plinio_sweep import (
+    MPS,
+    PIT,
+    MPSSettings,
+    PITSettings,
+    SuperNet,
+    SuperNetSettings,
+    analyze,
+    cost_of,
+)
 from plinio_sweep.methods.search import Search
 
 
@@ -93,3 +103,25 @@ def test_a_net_that_can_not_run_in_double_is_compared_in_its_own_precision(
     monkeypatch.setattr(PIT, "_cut", wrong)
     with pytest.raises(ValueError, match="The exported net must equal the search net"):
         search.export()
+
+
+def run_on_its_example(net: nn.Module, x: Tensor) -> None:
+    search = PIT(net, input_example=x)
+    search(*search._example)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        run_on_its_example,
+        lambda net, x: cost_of(net, x, {"macs": macs}),
+        analyze,
+    ],
+    ids=["search", "cost_of", "analyze"],
+)
+def test_an_example_is_taken_to_where_the_net_is(use: Any) -> None:
+    """The device without numbers stands for any but the CPU."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).to("meta")
+    x = torch.zeros(2, 4)
+    use(net, x)
+    assert x.device.type == "cpu"
