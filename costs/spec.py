@@ -386,7 +386,8 @@ def _fits(costs: Tensor, probability: Tensor) -> bool:
 def _combined(model: CostModel, layer: LayerSpec, probability: Tensor) -> Tensor:
     value = model(layer)
     if not isinstance(value, Tensor):
-        value = torch.tensor(value, dtype=torch.float64, device=probability.device)
+        # Made where it is used: a copy from the host would have a GPU wait for it.
+        value = torch.full((), value, dtype=torch.float64, device=probability.device)
     elif not value.is_floating_point():
         value = value.double()
     if not _fits(value, probability):

@@ -232,7 +232,8 @@ def round_rows(rows: Tensor, step: Tensor, bits: int | Tensor) -> Tensor:
         step: `(R,)`; where it asks for a gradient it gets that of a learned step.
         bits: Of all rows, or `(R,)` of each.
     """
-    limit = 2 ** (torch.as_tensor(bits, device=rows.device) - 1) - 1
+    each = bits if isinstance(bits, Tensor) else torch.full((), bits, device=rows.device)
+    limit = 2 ** (each - 1) - 1
     limit, column = limit.to(rows.dtype).reshape(-1, 1), step[:, None]
     if not step.requires_grad:
         hard = _codes(rows.detach(), column, limit) * column
@@ -266,7 +267,19 @@ def weight_step(span: Tensor, bits: Tensor) -> Tensor:
 
 def row_steps(span: Tensor, bits: Sequence[int]) -> Tensor:
     """`(W, R)` step of each row at each bit-width."""
-    return _step(span, span.new_tensor([WEIGHT_STEPS[b] for b in bits])[:, None])
+    return _step(span, filled(span, [WEIGHT_STEPS[b] for b in bits])[:, None])
+
+
+def filled(like: Tensor, values: Sequence[float]) -> Tensor:
+    """`values`, a few of them, in the type and on the device of `like`.
+
+    They are made there: a GPU waits for what is copied from the host.
+
+    Example:
+        >>> filled(torch.zeros(2), (4, 8))
+        tensor([4., 8.])
+    """
+    return torch.stack([like.new_full((), value) for value in values])
 
 
 class _MixRows(torch.autograd.Function):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from costs import LayerSpec
 from plinio_sweep.graph.memory import Memory
+from plinio_sweep.graph.quantize import filled
 from plinio_sweep.methods.layout import Layout
 from plinio_sweep.methods.search import Theta, exact
 
@@ -34,7 +35,7 @@ def calls_at(layout: Layout, theta: Theta) -> Iterator[tuple[LayerSpec, Tensor]]
     wide = layout.channels_at_widths(theta["weights"].to(live.dtype), live)
     activations = theta["activations"].to(live.dtype)
     # One tensor for all layers: what is the same in all of them is looked at once.
-    x_bits, w_bits = live.new_tensor(layout.x_bits)[:, None], live.new_tensor(layout.widths)[None]
+    x_bits, w_bits = filled(live, layout.x_bits)[:, None], filled(live, layout.widths)[None]
     expected = (x_bits[:, 0] @ activations).unbind()
     shares = activations[:, :, None].unbind(1)
     one, each, sites = live.new_ones(1, 1), torch.ones_like(w_bits), layout.sites
@@ -79,7 +80,7 @@ def buffer_widths(layout: Layout, memory: Memory, theta: Theta) -> Tensor:
         theta: The decisions.
     """
     activations = theta["activations"].to(exact(theta["live"]).dtype)
-    expected = activations.new_tensor(layout.x_bits) @ activations
+    expected = filled(activations, layout.x_bits) @ activations
     widths = memory.widths.to(activations.dtype)
     if not any(memory.quantizers):
         return widths

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -154,8 +153,7 @@ class _Run:
         self.best: tuple[bool, float] = (True, math.inf)
         self.kept: dict[str, Any] | None = None  # the net at its best epoch
         self.order = self.generator.get_state()  # as this epoch began
-        self.done = 0  # steps of this epoch
-        self.total, self.items = torch.zeros(()), 0  # task loss of this epoch, times items
+        self._sum_anew()
 
     @property
     def index(self) -> int:
@@ -180,6 +178,12 @@ class _Run:
 
     # -- an epoch -------------------------------------------------------------------------------
 
+    def _sum_anew(self) -> None:
+        self.done = 0  # steps of this epoch
+        # Task loss of this epoch, times items: beside the net, for to read it at each step would
+        # have a GPU wait for us.
+        self.total, self.items = torch.zeros((), device=_device(self.net)), 0
+
     def _begin_epoch(self) -> None:
         _set_rates(self.optimizers, self.phase, self.fraction)
         if isinstance(self.net, Search):
@@ -191,8 +195,8 @@ class _Run:
     def _train_epoch(self) -> float:
         """What is left of a pass over the training data; the mean task loss of all of it."""
         self.generator.set_state(self.order)
-        batches = shuffled(self.data.part("train"), self.batch_size, self.generator)
-        for batch in islice(batches, self.done, None):
+        part = self.data.part("train")
+        for batch in shuffled(part, self.batch_size, self.generator, first=self.done):
             try:
                 self.watch.step()
             except Exception:
@@ -210,7 +214,7 @@ class _Run:
             drawn = step_generator(self.seed, self.index, self.done, batch.target.device)
             inputs = augmented(self.task.augment, inputs, drawn)
         loss = self.task.loss(self.net(*inputs), batch.target)
-        self.total = self.total + loss.detach().cpu() * len(batch)
+        self.total = self.total + loss.detach() * len(batch)
         self.items += len(batch)
         if self.pressure is not None and isinstance(self.net, Search):
             loss = loss + self.pressure(self.net, self.fraction)
@@ -247,7 +251,7 @@ class _Run:
             self.best, self.kept = rank, copy.deepcopy(self.net.state_dict())
         self.history.append(epoch)
         self.order = self.generator.get_state()
-        self.done, self.total, self.items = 0, torch.zeros(()), 0
+        self._sum_anew()
         if self.keeper is not None and (last or self.keeper.due(epoch=True)):
             self._keep()
 
@@ -300,7 +304,8 @@ class _Run:
             self.pressure = replace(self.pressure, full=state["full"])
         self.history[:] = [Epoch(**epoch) for epoch in state["history"]]
         self.best, self.kept, self.order = state["best"], state["kept"], state["order"]
-        self.done, self.total, self.items = state["done"], state["total"], state["items"]
+        self.done, self.items = state["done"], state["items"]
+        self.total = state["total"].to(_device(self.net))
         load_random_state(state["random"], _device(self.net))
 
 
@@ -420,14 +425,23 @@ def _set_rates(optimizers: list[torch.optim.Optimizer], phase: Phase, fraction: 
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * phase.schedule(fraction)
 
 
-def shuffled(split: Split, size: int, generator: torch.Generator) -> Iterator[Split]:
-    """A pass over `split` in random order; a last batch of one item joins the one before."""
-    order = torch.randperm(len(split), generator=generator)
+def shuffled(
+    split: Split, size: int, generator: torch.Generator, *, first: int = 0
+) -> Iterator[Split]:
+    """A pass over `split` in random order; a last batch of one item joins the one before.
+
+    Args:
+        split: The data.
+        size: Of a batch.
+        generator: Of the order.
+        first: Batch to begin at.
+    """
+    # To the data at once: a GPU would wait for each part by itself.
+    order = torch.randperm(len(split), generator=generator).to(split.target.device)
     parts = list(torch.split(order, size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
-    for part in parts:
-        index = part.to(split.target.device)
+    for index in parts[first:]:
         yield Split(tuple(value[index] for value in split.inputs), split.target[index])
 
 

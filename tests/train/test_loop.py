@@ -27,6 +27,7 @@ from plinio_sweep.train.pressure import Budget, Pressure
 from plinio_sweep.train.recipe import Phase, Split, Splits, Task, cosine
 from tests.messages import is_sentence
 from tests.studies.tiny import TinyNet, bars
+from tests.train.runs import RUNS
 
 TASK = Task(net=TinyNet, data=bars, loss=F.cross_entropy, metrics={"accuracy": accuracy})
 DATA = bars()
@@ -346,6 +347,42 @@ def test_batches_hold_every_item_once_and_no_item_alone(count: int, size: int, s
     for part in parts:
         assert torch.equal(part.inputs[0], part.target)
         assert torch.equal(part.inputs[1], -part.target)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 3])
+def test_batches_that_are_left_are_those_of_a_whole_pass(first: int) -> None:
+    split = Split((torch.arange(9),), torch.arange(9))
+    passes = [torch.Generator().manual_seed(0) for _ in range(2)]
+    whole = [part.target.tolist() for part in shuffled(split, 3, passes[0])]
+    left = [part.target.tolist() for part in shuffled(split, 3, passes[1], first=first)]
+    assert left == whole[first:]
+
+
+class EndError(Exception):
+    """The end of an epoch, for a test."""
+
+
+@pytest.mark.parametrize("name", ["warm-up", "pit at norms", "mps", "supernet"])
+def test_a_step_neither_reads_from_a_gpu_nor_copies_to_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either has the device wait."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a step waits for the device")
+
+    steps = iter([(), ((Tensor, "cpu"), (Tensor, "new_tensor"), (torch, "tensor"))])
+
+    def step() -> None:
+        for owner, waits in next(steps, ()):  # not in the first, in which optimisers are set up
+            monkeypatch.setattr(owner, waits, refuse)
+
+    def epoch(*_: Any) -> None:
+        raise EndError
+
+    net = RUNS[name].open()
+    with pytest.raises(EndError):
+        RUNS[name].train(net, watch=Watch(step=step, epoch=epoch))
 
 
 def test_a_last_batch_of_one_item_joins_the_one_before() -> None:
