@@ -389,9 +389,14 @@ class Search(nn.Module, ABC):
             twin, plain = twin.double(), plain.double()  # inputs of whole numbers stay as they are
             theta = {name: value.double() for name, value in theta.items()}
         found = []
-        for run in (lambda: twin(*twin._example, theta=theta), lambda: plain(*twin._example)):
+        given: tuple[tuple[nn.Module, dict[str, Theta]], ...] = (
+            (twin, {"theta": theta}),
+            (plain, {}),
+        )
+        for net, decided in given:
+            # A net that draws noise draws the same twice.
             with _exact_products(), without_trace(self.temperature.device):
-                found.append(tensors(run()))  # a net that draws noise draws the same twice
+                found.append(tensors(net(*twin._example, **decided)))
         return list(zip(*found, strict=True))
 
     def _twin(self) -> Self:
