@@ -114,6 +114,7 @@ def test_a_worker_asks_a_gpu_alone_to_be_repeatable(
             threads=1,
             finish=False,
             points=None,
+            baselines=(),
             confirm=0,
             test=False,
             accept_drift=False,
