@@ -31,7 +31,7 @@ VERBS = {
         *("--json", "--plot"),
         "--report",  # what others are sent: all of a study in one file, without a server
         *("--model", "--bits"),
-        *("--confirm", "--margin", "--test", "--workers"),
+        *("--confirm", "--baseline", "--margin", "--test", "--workers"),
         *("--prune-cache", "--yes"),
         *("--storage", "--artifacts"),
     ],
