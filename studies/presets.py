@@ -105,7 +105,7 @@ class Preset:
 SMOKE = Preset(
     most=256, epochs=(1, 2, 1), trials=2, w_bits=(8,), sparsities=(0.5,), lambdas=(1e-5,)
 )
-# Those of the paper's nine that leave these nets neither whole nor with a channel or two a layer.
+# Of the paper's nine: 1e-7 prunes little of these nets or nothing, 1e-5 leaves an eighth or less.
 CPU_LAMBDAS = (1e-5, 1e-6, 1e-7)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, BinaryIO, Protocol, final
 
 from plinio_sweep.train.sealed import seal, unseal
 
@@ -213,13 +213,20 @@ class Checkpoints:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Puts `data` at `path`, all of it or nothing."""
+    with written_whole(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that is at `path` when it is written, all of it, and not at all when that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(suffix=_DRAFT, dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
             # As readable as its folder: a temporary file is its maker's alone.
             os.chmod(draft, path.parent.stat().st_mode & 0o666)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)

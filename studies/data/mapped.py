@@ -14,15 +14,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from plinio_sweep.train.checkpoints import written_whole
 
 Keep = Callable[[Tensor], Tensor]  # some items as they were decoded -> as they are kept
 
@@ -56,24 +56,14 @@ def write_mapped(
         placed[name] = [str(none.dtype).removeprefix("torch."), shape, end]
         end = _up(end + len(tensor) * none.element_size() * none.shape[1:].numel())
     about = json.dumps({"key": key, "tensors": placed}).encode() + b"\n"
-    descriptor, draft = tempfile.mkstemp(suffix=".draft", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            # As readable as its folder: a temporary file is its maker's alone.
-            os.chmod(draft, path.parent.stat().st_mode & 0o666)
-            file.seek(_LINE)
-            total = hashlib.sha256()
-            for piece in chain([_filled(about, _LINE)], _pieces(tensors, keep)):
-                file.write(piece)
-                total.update(piece)
-            file.seek(0)
-            file.write(_first(total))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        with suppress(OSError):
-            os.unlink(draft)
+    with written_whole(path) as file:
+        file.seek(_LINE)
+        total = hashlib.sha256()
+        for piece in chain([_filled(about, _LINE)], _pieces(tensors, keep)):
+            file.write(piece)
+            total.update(piece)
+        file.seek(0)
+        file.write(_first(total))
 
 
 def read_mapped(path: Path, key: str) -> dict[str, Tensor] | None:
