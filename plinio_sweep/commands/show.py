@@ -82,7 +82,7 @@ class Wish:
         if self.baselines and self.confirm is None:
             raise ValueError(
                 f"`--baseline` must go with `--confirm`, but got {', '.join(self.baselines)} "
-                f"alone; every baseline is measured on test data by `--test`."
+                f"alone; add for instance --confirm 3, or leave it out."
             )
         if self.workers is not None and self.confirm is None and not self.test:
             raise ValueError(
